@@ -1,0 +1,330 @@
+//! What operators and authors ask for, and why it may be refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DeploymentId, Digest, EnvName, ModuleName, NodeId, ReleaseRef};
+use crate::policy::Environment;
+use crate::release::Release;
+
+/// Longest description of a deployment, in characters.
+pub const DESCRIPTION_LEN_MAX: usize = 1_000;
+/// Most metadata entries of a deployment.
+pub const METADATA_ENTRIES_MAX: usize = 50;
+/// Most unfinished deployments: beyond it new ones are refused until some end.
+pub const DEPLOYMENTS_UNFINISHED_MAX: usize = 10_000;
+
+/// What a deployment is asked to do. Identity and seed come with it: the core draws nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployRequest {
+    /// The new deployment's identity.
+    pub id: DeploymentId,
+    /// The W3C trace id of its trace, 32 hexadecimal digits.
+    pub trace_id: String,
+    /// Seed of its draws.
+    pub seed: u64,
+    /// What to roll out.
+    pub module: ModuleName,
+    /// Which version of it.
+    pub version: semver::Version,
+    /// How far.
+    pub target: EnvName,
+    /// The subject of the token that asked.
+    pub requester: String,
+    /// An annotation, not an identity.
+    pub requester_email: String,
+    /// Whether a person must approve even where the environment doesn't require it.
+    pub require_approval: bool,
+    /// For people.
+    pub description: String,
+    /// For machines.
+    pub metadata: BTreeMap<String, String>,
+    /// Whether an older version may replace a newer one.
+    pub allow_downgrade: bool,
+    /// Whether a held rollout that blocks this one is ended.
+    pub supersede: bool,
+}
+
+/// Something asked by a person or a program. `by` is the subject of its token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "camelCase")]
+pub enum Command {
+    /// Replace the environments' configuration. Running rollouts keep theirs.
+    Configure {
+        /// All of them, in order.
+        environments: Vec<Environment>,
+    },
+    /// Record a pushed release.
+    PushRelease {
+        /// Its module.
+        module: ModuleName,
+        /// Its version.
+        version: semver::Version,
+        /// What it is.
+        release: Release,
+    },
+    /// Start a deployment.
+    Deploy(Box<DeployRequest>),
+    /// Decide a pending approval.
+    Decide {
+        /// Which deployment's.
+        deployment: DeploymentId,
+        /// Yes or no.
+        approve: bool,
+        /// Who decides.
+        by: String,
+        /// An annotation.
+        email: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// End a running deployment and take it back where it is under way.
+    Abort {
+        /// Which.
+        deployment: DeploymentId,
+        /// Who asks.
+        by: String,
+    },
+    /// Undo a finished deployment whose release is its target's stable one.
+    RollBack {
+        /// Which.
+        deployment: DeploymentId,
+        /// Identity of the deployment that does it.
+        id: DeploymentId,
+        /// Its trace.
+        trace_id: String,
+        /// Who asks.
+        by: String,
+    },
+    /// Unload a module from an environment.
+    Undeploy {
+        /// Identity of the deployment that does it.
+        id: DeploymentId,
+        /// Its trace.
+        trace_id: String,
+        /// Which module.
+        module: ModuleName,
+        /// Where.
+        environment: EnvName,
+        /// Who asks.
+        by: String,
+    },
+    /// Stop moving forward.
+    Pause {
+        /// Which deployment.
+        deployment: DeploymentId,
+        /// Who asks.
+        by: String,
+    },
+    /// Move forward again.
+    Resume {
+        /// Which deployment.
+        deployment: DeploymentId,
+        /// Who asks.
+        by: String,
+    },
+    /// Pass the current step's gate by a person's word.
+    SkipStep {
+        /// Which deployment.
+        deployment: DeploymentId,
+        /// Who asks.
+        by: String,
+    },
+    /// Pass all gates of the running rollout by a person's word; nodes must still be healthy.
+    Promote {
+        /// Which deployment.
+        deployment: DeploymentId,
+        /// Who asks.
+        by: String,
+    },
+    /// Let no promotion take a release.
+    Hold {
+        /// Its module.
+        module: ModuleName,
+        /// Which.
+        release: ReleaseRef,
+        /// Why.
+        reason: String,
+        /// Who asks.
+        by: String,
+    },
+    /// Let promotions take it again.
+    LiftHold {
+        /// Its module.
+        module: ModuleName,
+        /// Which.
+        digest: Digest,
+        /// Who asks.
+        by: String,
+    },
+    /// Put a node into another environment.
+    MoveNode {
+        /// Which.
+        node: NodeId,
+        /// Where to.
+        environment: EnvName,
+        /// Who asks.
+        by: String,
+    },
+    /// Forget a node.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+        /// Who asks.
+        by: String,
+    },
+    /// Take over a fleet whose nodes know newer specs than this log (a backup was restored).
+    AdoptFleet {
+        /// Who asks.
+        by: String,
+    },
+}
+
+/// What sort of refusal it is, as HTTP would say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The request itself can't be done: 400.
+    Invalid,
+    /// What it names isn't there: 404.
+    NotFound,
+    /// It contradicts what is there: 409.
+    Conflict,
+    /// Whoever asks may not: 403.
+    Forbidden,
+    /// A limit is reached: 429 or 503.
+    Busy,
+}
+
+/// Why a command was refused; nothing was changed. Reads as a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such module.
+    #[error("module {module} was never pushed; there are: {}", list(known))]
+    UnknownModule {
+        /// The name asked for.
+        module: ModuleName,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// No such version.
+    #[error("version {version} of {module} was never pushed; there are: {}", list(known))]
+    UnknownVersion {
+        /// The module.
+        module: ModuleName,
+        /// The version asked for.
+        version: semver::Version,
+        /// The versions there are.
+        known: Vec<String>,
+    },
+    /// No such environment.
+    #[error("environment {environment} is not configured; there are: {}", list(known))]
+    UnknownEnvironment {
+        /// The name asked for.
+        environment: EnvName,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// No such deployment among those that can still change.
+    #[error("deployment {0} is unknown")]
+    UnknownDeployment(DeploymentId),
+    /// No such node.
+    #[error("node {0} is unknown")]
+    UnknownNode(NodeId),
+    /// An identity is taken.
+    #[error("deployment {0} exists already")]
+    DuplicateDeployment(DeploymentId),
+    /// Other bytes under a name and version that exist.
+    #[error(
+        "{module} {version} exists already with other bytes ({existing}); \
+         push the new bytes ({pushed}) under a new version"
+    )]
+    ReleaseConflict {
+        /// The module.
+        module: ModuleName,
+        /// The version.
+        version: semver::Version,
+        /// What is there.
+        existing: Digest,
+        /// What was pushed.
+        pushed: Digest,
+    },
+    /// The release is on hold.
+    #[error("{module} {release} is on hold ({reason}); lift the hold first, or deploy another version")]
+    ReleaseHeld {
+        /// The module.
+        module: ModuleName,
+        /// The release.
+        release: ReleaseRef,
+        /// Why it is held.
+        reason: String,
+    },
+    /// It can't be done in the state that things are in.
+    #[error("{0}")]
+    NotNow(String),
+    /// It was decided already.
+    #[error("{0}")]
+    AlreadyDecided(String),
+    /// Whoever asks may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What was configured is faulty.
+    #[error("the configuration is faulty: {}", list(.0))]
+    Configuration(Vec<String>),
+    /// A limit is reached.
+    #[error("{0}")]
+    Limit(String),
+}
+
+fn list(names: &[String]) -> String {
+    const NAMES_SHOWN_MAX: usize = 20;
+    match names {
+        [] => "none".to_owned(),
+        names if names.len() <= NAMES_SHOWN_MAX => names.join(", "),
+        names => format!(
+            "{} and {} more",
+            names[..NAMES_SHOWN_MAX].join(", "),
+            names.len() - NAMES_SHOWN_MAX
+        ),
+    }
+}
+
+impl Refusal {
+    /// What sort of refusal it is.
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Self::UnknownModule { .. }
+            | Self::UnknownVersion { .. }
+            | Self::UnknownDeployment(_)
+            | Self::UnknownNode(_) => RefusalKind::NotFound,
+            Self::UnknownEnvironment { .. } | Self::NotNow(_) | Self::Configuration(_) => {
+                RefusalKind::Invalid
+            }
+            Self::ReleaseHeld { .. } => RefusalKind::Invalid,
+            Self::DuplicateDeployment(_) | Self::ReleaseConflict { .. } | Self::AlreadyDecided(_) => {
+                RefusalKind::Conflict
+            }
+            Self::Forbidden(_) => RefusalKind::Forbidden,
+            Self::Limit(_) => RefusalKind::Busy,
+        }
+    }
+
+    /// A stable code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownModule { .. } => "unknown_module",
+            Self::UnknownVersion { .. } => "unknown_version",
+            Self::UnknownEnvironment { .. } => "unknown_environment",
+            Self::UnknownDeployment(_) => "unknown_deployment",
+            Self::UnknownNode(_) => "unknown_node",
+            Self::DuplicateDeployment(_) => "duplicate_deployment",
+            Self::ReleaseConflict { .. } => "release_conflict",
+            Self::ReleaseHeld { .. } => "release_held",
+            Self::NotNow(_) => "not_now",
+            Self::AlreadyDecided(_) => "already_decided",
+            Self::Forbidden(_) => "forbidden",
+            Self::Configuration(_) => "configuration",
+            Self::Limit(_) => "limit",
+        }
+    }
+}

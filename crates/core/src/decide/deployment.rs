@@ -1,0 +1,340 @@
+//! Deployments between their rollouts: checks, queues, locks, and the start of each environment.
+
+use super::forward::go_back;
+use crate::event::Event;
+use crate::explain::Wait;
+use crate::ids::{DeploymentId, EnvName, ReleaseRef, RolloutId};
+use crate::policy::Environment;
+use crate::release::Kind;
+use crate::rollout::{BackReason, RolloutPlan};
+use crate::stage::{Deployment, DeploymentStatus, StageKind, StageStatus};
+use crate::state::{EnvModule, State};
+use crate::strategy::{Draw, STRATUM_LABEL, Setting, draw_order, steps};
+use crate::time::Now;
+
+/// Deployments that do Build, Test and Security Scan work at once.
+pub const CHECKS_AT_ONCE_MAX: usize = 5;
+
+/// The next move of every deployment that has one; the oldest of those that want the same comes first.
+pub(super) fn tick(state: &State, now: Now) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut checking = state
+        .deployments
+        .values()
+        .filter(|deployment| is_checking(deployment))
+        .count();
+    let mut started = Vec::new();
+    for deployment in state.deployments_by_age() {
+        let Some((place, stage)) = deployment.current() else {
+            events.push(Event::DeploymentFinished {
+                deployment: deployment.id,
+                status: DeploymentStatus::Succeeded,
+                message: "nothing was left to do".to_owned(),
+            });
+            continue;
+        };
+        if deployment.status == DeploymentStatus::PendingApproval {
+            events.extend(approval_expired(deployment, now));
+            continue;
+        }
+        if let Some(pause) = &deployment.paused {
+            if now.wall >= pause.until && state.rollout_of(deployment).is_none() {
+                let message = format!("the pause by {} expired", pause.by);
+                events.push(finished(deployment, DeploymentStatus::Failed, message));
+            }
+            continue;
+        }
+        if stage.status != StageStatus::Pending {
+            continue;
+        }
+        match &stage.kind {
+            kind if kind.is_check() => {
+                let granted = checking < CHECKS_AT_ONCE_MAX;
+                checking += usize::from(granted);
+                events.extend(granted.then(|| stage_started(deployment, place)));
+            }
+            StageKind::Deploy(environment) => {
+                // Several may supersede the same rollout: it turns once.
+                let turned = |event: &Event| {
+                    matches!(event, Event::BackStarted { key, .. }
+                        if key.environment == *environment && key.module == deployment.module)
+                };
+                if events.iter().any(turned) {
+                    continue;
+                }
+                // Rollouts that start in one round take numbers one after the other.
+                let id = RolloutId(state.rollouts + 1 + started.len() as u64);
+                let moved = enter(state, deployment, place, environment, id);
+                let begins = moved
+                    .iter()
+                    .any(|event| matches!(event, Event::RolloutStarted { .. }));
+                if begins {
+                    started.push(id);
+                }
+                events.extend(moved);
+            }
+            // Its rollout is gone without one to validate: the target had the release already.
+            StageKind::Validation => events.push(skipped(deployment, place, "nothing changed in the target")),
+            _ => {}
+        }
+    }
+    events
+}
+
+/// Whether a check of it is under way. Between two of them it queues again: it is older than most.
+fn is_checking(deployment: &Deployment) -> bool {
+    let current = deployment.current();
+    current.is_some_and(|(_, stage)| stage.kind.is_check() && stage.status == StageStatus::Running)
+}
+
+fn approval_expired(deployment: &Deployment, now: Now) -> Vec<Event> {
+    if deployment.approval_until.is_none_or(|until| now.wall < until) {
+        return Vec::new();
+    }
+    vec![
+        Event::ApprovalExpired {
+            deployment: deployment.id,
+        },
+        finished(
+            deployment,
+            DeploymentStatus::Failed,
+            "the approval expired: nobody decided in time".to_owned(),
+        ),
+    ]
+}
+
+fn finished(deployment: &Deployment, status: DeploymentStatus, message: String) -> Event {
+    Event::DeploymentFinished {
+        deployment: deployment.id,
+        status,
+        message,
+    }
+}
+
+fn stage_started(deployment: &Deployment, place: u32) -> Event {
+    let attempt = deployment.stages[place as usize].attempt + 1;
+    Event::StageStarted {
+        deployment: deployment.id,
+        stage: place,
+        attempt,
+    }
+}
+
+fn stage_ended(deployment: &Deployment, place: u32, status: StageStatus, message: &str) -> Event {
+    Event::StageFinished {
+        deployment: deployment.id,
+        stage: place,
+        status,
+        message: message.to_owned(),
+        nodes_deployed: 0,
+        nodes_failed: 0,
+    }
+}
+
+fn skipped(deployment: &Deployment, place: u32, message: &str) -> Event {
+    stage_ended(deployment, place, StageStatus::Skipped, message)
+}
+
+fn failed(deployment: &Deployment, place: u32, message: &str) -> Vec<Event> {
+    vec![
+        stage_ended(deployment, place, StageStatus::Failed, message),
+        finished(deployment, DeploymentStatus::Failed, message.to_owned()),
+    ]
+}
+
+/// Who has, or gets before this one, the lock on (environment, module): the running rollout's deployment,
+/// or the oldest of those that wait for it now.
+fn blocker(state: &State, deployment: &Deployment, environment: &EnvName) -> Option<DeploymentId> {
+    let module = state.env_module(environment, &deployment.module);
+    if let Some(rollout) = module.and_then(|module| module.rollout.as_deref()) {
+        return Some(rollout.plan.deployment);
+    }
+    let waits_here = |other: &Deployment| {
+        other.module == deployment.module
+            && other.paused.is_none()
+            && other.order < deployment.order
+            && other.current().is_some_and(|(_, stage)| {
+                stage.status == StageStatus::Pending && stage.kind == StageKind::Deploy(environment.clone())
+            })
+    };
+    state
+        .deployments
+        .values()
+        .filter(|other| waits_here(other))
+        .min_by_key(|other| other.order)
+        .map(|other| other.id)
+}
+
+/// Enters an environment: skips it, fails, waits, or takes the lock and starts its rollout.
+fn enter(state: &State, deployment: &Deployment, place: u32, name: &EnvName, id: RolloutId) -> Vec<Event> {
+    let Some(release) = &deployment.release else {
+        return Vec::new();
+    };
+    let Ok(environment) = state.environment(name) else {
+        return failed(
+            deployment,
+            place,
+            &format!("environment {name} is not configured any more"),
+        );
+    };
+    if let Some(hold) = state.hold(&deployment.module, &release.digest) {
+        return failed(
+            deployment,
+            place,
+            &format!("{release} is on hold: {}", hold.reason),
+        );
+    }
+    if let Some(other) = blocker(state, deployment, name) {
+        return superseded(state, deployment, name, other);
+    }
+    let nothing = EnvModule::default();
+    let module = state.env_module(name, &deployment.module).unwrap_or(&nothing);
+    let is_target = deployment.target == *name;
+    if let Some(stable) = &module.stable {
+        let same = stable.release == *release;
+        if same && module.exceptions.is_empty() {
+            return vec![skipped(
+                deployment,
+                place,
+                &format!("already there: {release} is stable in {name}"),
+            )];
+        }
+        if stable.release.version > release.version {
+            let once = module.successes.iter().any(|success| success.release == *release);
+            if once && !is_target {
+                let message = format!("{} is stable in {name}, which is newer", stable.release);
+                return vec![skipped(deployment, place, &message)];
+            }
+            if !deployment.allow_downgrade {
+                let message = format!(
+                    "{} is stable in {name} and newer than {release}; set allowDowngrade to replace it",
+                    stable.release
+                );
+                return failed(deployment, place, &message);
+            }
+        }
+    }
+    let plan = plan(state, deployment, environment, module, release, id);
+    if plan.order.is_empty() {
+        let message = format!("{name} has no nodes");
+        return if is_target {
+            failed(deployment, place, &message)
+        } else {
+            vec![skipped(deployment, place, &message)]
+        };
+    }
+    vec![
+        stage_started(deployment, place),
+        Event::RolloutStarted { plan: Box::new(plan) },
+    ]
+}
+
+/// A deployment that may supersede ends a held rollout in its way.
+fn superseded(
+    state: &State,
+    deployment: &Deployment,
+    environment: &EnvName,
+    other: DeploymentId,
+) -> Vec<Event> {
+    let module = state.env_module(environment, &deployment.module);
+    let rollout = module.and_then(|module| module.rollout.as_deref());
+    match rollout.filter(|rollout| rollout.plan.deployment == other && rollout.held.is_some()) {
+        Some(rollout) if deployment.supersede && !rollout.is_back() => {
+            go_back(rollout, BackReason::Superseded { by: deployment.id })
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn plan(
+    state: &State,
+    deployment: &Deployment,
+    environment: &Environment,
+    module: &EnvModule,
+    release: &ReleaseRef,
+    id: RolloutId,
+) -> RolloutPlan {
+    let kind = state
+        .release(&deployment.module, &release.version)
+        .map_or(Kind::Wasm, |release| release.kind);
+    let stable = module.stable.as_ref().map(|stable| stable.release.clone());
+    // Where the release is stable already, only the nodes that left it are rolled out to.
+    let mends = stable.as_ref() == Some(release);
+    let base = if mends {
+        module
+            .exceptions
+            .values()
+            .next()
+            .and_then(|exception| exception.base.clone())
+    } else {
+        stable
+    };
+    let env = state.envs.get(&environment.name);
+    let nodes = env.into_iter().flat_map(|env| env.nodes.iter());
+    let roster = nodes
+        .filter(|node| !mends || module.exceptions.contains_key(*node))
+        .map(|node| {
+            let labels = state.nodes.get(node).map(|record| &record.labels);
+            (
+                node,
+                labels
+                    .and_then(|labels| labels.get(STRATUM_LABEL))
+                    .map_or("", String::as_str),
+            )
+        });
+    let seed = Draw::new(deployment.seed ^ id.0).bits();
+    let order = draw_order(roster, seed);
+    let setting = Setting {
+        nodes: order.len(),
+        routes: kind.routes(),
+        has_base: base.is_some(),
+        policy: &environment.policy,
+    };
+    RolloutPlan {
+        id,
+        deployment: deployment.id,
+        module: deployment.module.clone(),
+        environment: environment.name.clone(),
+        kind,
+        candidate: Some(release.clone()),
+        base,
+        strategy: environment.strategy.name().to_owned(),
+        policy: environment.policy.clone(),
+        seed,
+        steps: steps(&environment.strategy, setting),
+        order,
+        validates: deployment.target == environment.name,
+        reverse: false,
+    }
+}
+
+/// What a deployment waits for while no rollout of its own runs.
+pub(super) fn wait(state: &State, deployment: &Deployment) -> Option<Wait> {
+    let (_, stage) = deployment.current()?;
+    if deployment.status == DeploymentStatus::PendingApproval {
+        return Some(Wait::Approval {
+            until: deployment.approval_until?,
+        });
+    }
+    if let Some(pause) = &deployment.paused {
+        return Some(Wait::Resume {
+            paused_by: pause.by.clone(),
+            until: pause.until,
+        });
+    }
+    match (&stage.kind, stage.status) {
+        (kind, StageStatus::Running) if kind.is_check() => Some(Wait::Check { check: kind.name() }),
+        (kind, StageStatus::Pending) if kind.is_check() => {
+            let at_once = u32::try_from(CHECKS_AT_ONCE_MAX).unwrap_or(u32::MAX);
+            Some(Wait::CheckSlot { at_once })
+        }
+        (StageKind::Deploy(environment), StageStatus::Pending) => {
+            let behind = blocker(state, deployment, environment)?;
+            Some(Wait::Queue {
+                behind,
+                environment: environment.clone(),
+            })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,244 @@
+//! What each node is to run: a pure function of State, computed anew whenever it is asked for.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{EnvName, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::rollout::{Phase, Rollout};
+use crate::spec::{Generation, ModuleSpec, NodeSpec, Observe, SmokeRun, SmokeVia, WEIGHT_ALL};
+use crate::state::{EnvModule, Node, State};
+use crate::time::Millis;
+
+/// How long a release must be healthy to be committed where no rollout says otherwise.
+const SETTLE_DEFAULT: Millis = Millis::from_secs(10);
+
+/// The age of a node's spec: the newest event that changed an input of it.
+pub fn generation(state: &State, node: &NodeId) -> Option<Generation> {
+    Some(generation_of(state, state.nodes.get(node)?))
+}
+
+fn generation_of(state: &State, node: &Node) -> Generation {
+    let env = state.envs.get(&node.environment).map_or(0, |env| env.touched);
+    Generation {
+        epoch: state.epoch,
+        seq: env.max(node.touched),
+    }
+}
+
+/// Everything that a node is to run; `None` for a node that the log doesn't know.
+pub fn desired(state: &State, id: &NodeId) -> Option<NodeSpec> {
+    let node = state.nodes.get(id)?;
+    let mut modules = BTreeMap::new();
+    if let Some(env) = state.envs.get(&node.environment) {
+        for (name, module) in &env.modules {
+            if let Some(spec) = module_spec(state, &node.environment, id, module) {
+                modules.insert(name.clone(), spec);
+            }
+        }
+    }
+    for (name, release) in coming(state, &node.environment) {
+        let spec = modules.entry(name.clone()).or_insert_with(|| empty(RolloutId(0)));
+        let held = spec.releases.iter().any(|held| held.digest == release.digest);
+        if !held && !spec.prefetch.contains(&release.digest) {
+            spec.prefetch.push(release.digest);
+        }
+    }
+    Some(NodeSpec {
+        fleet: state.fleet?,
+        generation: generation_of(state, node),
+        modules,
+    })
+}
+
+/// What a node is to run of one module, apart from what it prefetches for its environment below.
+pub fn desired_module(state: &State, id: &NodeId, name: &ModuleName) -> Option<ModuleSpec> {
+    let environment = &state.nodes.get(id)?.environment;
+    module_spec(state, environment, id, state.env_module(environment, name)?)
+}
+
+/// What every node of a rollout's cohort that counts is to run, while it goes forward.
+pub fn desired_of_cohort(rollout: &Rollout) -> Option<ModuleSpec> {
+    Some(on_trial(rollout, rollout.plan.candidate.as_ref()?))
+}
+
+/// The environment after this one, in the fleet's order.
+pub fn next_environment<'a>(state: &'a State, environment: &EnvName) -> Option<&'a EnvName> {
+    let index = state
+        .environments
+        .iter()
+        .position(|other| other.name == *environment)?;
+    Some(&state.environments.get(index + 1)?.name)
+}
+
+/// Releases that are being rolled out one environment below and will come here next.
+fn coming<'a>(state: &'a State, environment: &EnvName) -> Vec<(&'a ModuleName, &'a ReleaseRef)> {
+    let Some(index) = state
+        .environments
+        .iter()
+        .position(|other| other.name == *environment)
+    else {
+        return Vec::new();
+    };
+    let Some(below) = index
+        .checked_sub(1)
+        .and_then(|below| state.envs.get(&state.environments[below].name))
+    else {
+        return Vec::new();
+    };
+    let mut coming = Vec::new();
+    for (name, module) in &below.modules {
+        let Some(rollout) = module.rollout.as_deref().filter(|rollout| !rollout.is_back()) else {
+            continue;
+        };
+        let goes_on = !rollout.plan.validates;
+        if let (true, Some(candidate)) = (goes_on, &rollout.plan.candidate) {
+            coming.push((name, candidate));
+        }
+    }
+    coming
+}
+
+fn empty(rollout: RolloutId) -> ModuleSpec {
+    ModuleSpec {
+        rollout,
+        trial: false,
+        releases: Vec::new(),
+        prefetch: Vec::new(),
+        routes: Vec::new(),
+        preview: None,
+        settle: SETTLE_DEFAULT,
+        smoke: None,
+        observe: None,
+    }
+}
+
+fn module_spec(
+    state: &State,
+    environment: &EnvName,
+    node: &NodeId,
+    module: &EnvModule,
+) -> Option<ModuleSpec> {
+    let rollout = module.rollout.as_deref();
+    if let Some(rollout) = rollout
+        && !rollout.is_back()
+        && rollout.cohort.contains(node)
+        && !rollout.excluded.contains_key(node)
+        && !rollout.excused.contains_key(node)
+        && let Some(candidate) = &rollout.plan.candidate
+    {
+        return Some(on_trial(rollout, candidate));
+    }
+    let mut spec = at_rest(state, environment, node, module);
+    // The rest of the roster has the candidate at hand before its own step comes.
+    if let Some(rollout) = rollout
+        && !rollout.is_back()
+        && let Some(candidate) = &rollout.plan.candidate
+        && !module.exceptions.contains_key(node)
+    {
+        let spec = spec.get_or_insert_with(|| empty(module.rollout_of_stable));
+        if spec
+            .releases
+            .iter()
+            .all(|release| release.digest != candidate.digest)
+        {
+            spec.prefetch.push(candidate.digest);
+        }
+    }
+    spec
+}
+
+/// What a node runs outside a rollout's cohort: the stable release, or its exception's base.
+fn at_rest(state: &State, environment: &EnvName, node: &NodeId, module: &EnvModule) -> Option<ModuleSpec> {
+    let settle = state
+        .environments
+        .iter()
+        .find(|known| known.name == *environment)
+        .map_or(SETTLE_DEFAULT, |known| known.policy.settle);
+    if let Some(exception) = module.exceptions.get(node) {
+        let base = exception.base.as_ref()?;
+        return Some(ModuleSpec {
+            releases: vec![base.clone()],
+            routes: vec![(base.digest, WEIGHT_ALL)],
+            settle,
+            ..empty(exception.rollout)
+        });
+    }
+    let stable = &module.stable.as_ref()?.release;
+    let mut releases = vec![stable.clone()];
+    releases.extend(
+        module
+            .standby
+            .iter()
+            .filter(|standby| standby.digest != stable.digest)
+            .cloned(),
+    );
+    Some(ModuleSpec {
+        releases,
+        routes: vec![(stable.digest, WEIGHT_ALL)],
+        settle,
+        ..empty(module.rollout_of_stable)
+    })
+}
+
+/// What a cohort's node runs while the rollout goes forward.
+fn on_trial(rollout: &Rollout, candidate: &ReleaseRef) -> ModuleSpec {
+    let mut releases = vec![candidate.clone()];
+    releases.extend(rollout.base().cloned());
+    let preview = rollout.effect.is_some_and(|effect| effect.preview);
+    ModuleSpec {
+        rollout: rollout.plan.id,
+        trial: true,
+        releases,
+        prefetch: Vec::new(),
+        routes: routes(rollout, candidate),
+        preview: preview.then_some(candidate.digest),
+        settle: rollout.plan.policy.settle,
+        smoke: smoke(rollout, candidate),
+        observe: observe(rollout, candidate),
+    }
+}
+
+/// Who gets a cohort node's requests.
+fn routes(rollout: &Rollout, candidate: &ReleaseRef) -> Vec<(crate::ids::Digest, u8)> {
+    let (candidate_weight, base_weight) = match rollout.phase {
+        Phase::Validating { .. } => (WEIGHT_ALL, 0),
+        _ if rollout.effect.is_some_and(|effect| effect.preview) => (0, WEIGHT_ALL),
+        _ => rollout.weights(),
+    };
+    let base = rollout.base().map(|base| (base.digest, base_weight));
+    [Some((candidate.digest, candidate_weight)), base]
+        .into_iter()
+        .flatten()
+        .filter(|&(_, weight)| weight > 0)
+        .collect()
+}
+
+fn smoke(rollout: &Rollout, candidate: &ReleaseRef) -> Option<SmokeRun> {
+    let run = |step, via| SmokeRun {
+        rollout: rollout.plan.id,
+        step,
+        digest: candidate.digest,
+        via,
+    };
+    match &rollout.phase {
+        Phase::Validating { .. } => Some(run(rollout.last_step() + 1, SmokeVia::Ingress)),
+        _ => rollout
+            .effect
+            .filter(|effect| effect.preview)
+            .map(|effect| run(effect.step, SmokeVia::Preview)),
+    }
+}
+
+fn observe(rollout: &Rollout, candidate: &ReleaseRef) -> Option<Observe> {
+    let effect = rollout.effect.filter(|effect| effect.gate.is_judged())?;
+    if !matches!(rollout.phase, Phase::Forward { .. }) {
+        return None;
+    }
+    Some(Observe {
+        rollout: rollout.plan.id,
+        step: effect.step,
+        candidate: candidate.digest,
+        control: rollout.base().map(|base| base.digest),
+        interval: rollout.plan.policy.interval,
+        probes: rollout.plan.policy.probes_per_interval,
+    })
+}

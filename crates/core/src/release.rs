@@ -1,0 +1,66 @@
+//! Releases as the core knows them: what decides, not what they contain.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, ReleaseRef};
+use crate::time::WallTime;
+
+/// Most versions of a module that are kept.
+pub const RELEASES_PER_MODULE_MAX: usize = 10_000;
+
+/// What a module is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// A WebAssembly component that exports `wasi:http`.
+    Wasm,
+    /// A native server.
+    Process,
+    /// An eBPF object.
+    Ebpf,
+    /// A Linux kernel module or livepatch.
+    Kernel,
+}
+
+impl Kind {
+    /// Whether it answers requests that the ingress can share out. Others take no traffic weights.
+    pub fn routes(self) -> bool {
+        matches!(self, Self::Wasm | Self::Process)
+    }
+
+    /// As manifests and capabilities name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Process => "process",
+            Self::Ebpf => "ebpf",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// One immutable version of a module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Digest of its package file.
+    pub digest: Digest,
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of its package file.
+    pub size: u64,
+    /// When it was pushed.
+    pub pushed_at: WallTime,
+    /// The subject that pushed it.
+    pub pushed_by: String,
+}
+
+/// Why no promotion takes a release until a person releases it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseHold {
+    /// The release, with its configuration revision.
+    pub release: ReleaseRef,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: WallTime,
+}

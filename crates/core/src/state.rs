@@ -1,0 +1,203 @@
+//! The fold of the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Refusal;
+use crate::ids::{DeploymentId, Digest, EnvName, FleetId, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::policy::Environment;
+use crate::release::{Release, ReleaseHold};
+use crate::rollout::Rollout;
+use crate::stage::Deployment;
+use crate::time::{CoreTime, WallTime};
+
+/// Successes of a module in an environment that are remembered to go back to.
+pub const SUCCESSES_KEPT_MAX: usize = 32;
+/// Finished deployments that State still holds; older ones are in the read tables only.
+pub const FINISHED_KEPT_MAX: usize = 64;
+/// Most nodes of a fleet.
+pub const NODES_MAX: usize = 100_000;
+
+/// Everything that decisions are made from, besides Observations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+pub struct State {
+    /// The last event's place in the log.
+    pub seq: u64,
+    /// The leadership.
+    pub epoch: u64,
+    /// The last event's core time.
+    pub at: CoreTime,
+    /// The last event's wall time.
+    pub wall: WallTime,
+    /// Whose log it is; `None` before the first event.
+    pub fleet: Option<FleetId>,
+    /// The environments, in order.
+    pub environments: Vec<Environment>,
+    /// What each environment runs.
+    pub envs: BTreeMap<EnvName, EnvState>,
+    /// What was pushed.
+    pub modules: BTreeMap<ModuleName, Module>,
+    /// The fleet.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Unfinished deployments.
+    pub deployments: BTreeMap<DeploymentId, Deployment>,
+    /// The newest finished ones.
+    pub finished: BTreeMap<DeploymentId, Deployment>,
+    /// Their order, oldest first.
+    pub finished_order: Vec<DeploymentId>,
+    /// Rollouts so far.
+    pub rollouts: u64,
+}
+
+/// A module's releases and holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+pub struct Module {
+    /// By version.
+    pub releases: BTreeMap<semver::Version, Release>,
+    /// Releases that no promotion takes, by digest.
+    pub holds: BTreeMap<Digest, ReleaseHold>,
+}
+
+/// A node, as the log knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Where it belongs.
+    pub environment: EnvName,
+    /// Host name.
+    pub hostname: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The newest event that changed an input of its spec.
+    pub touched: u64,
+    /// When it was first seen.
+    pub registered: WallTime,
+}
+
+/// What an environment runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+pub struct EnvState {
+    /// The newest event that changed an input of its nodes' specs.
+    pub touched: u64,
+    /// Its modules.
+    pub modules: BTreeMap<ModuleName, EnvModule>,
+    /// Its nodes.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// What an environment runs of one module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+pub struct EnvModule {
+    /// The release that it runs.
+    pub stable: Option<Success>,
+    /// The release that it ran before: held as standby.
+    pub standby: Option<ReleaseRef>,
+    /// The rollout that last touched its nodes: what they run carries its name.
+    pub rollout_of_stable: RolloutId,
+    /// Nodes that left a release by themselves.
+    pub exceptions: BTreeMap<NodeId, Exception>,
+    /// The unfinished rollout.
+    pub rollout: Option<Box<Rollout>>,
+    /// What succeeded here, oldest first; the last is stable, if anything is.
+    pub successes: Vec<Success>,
+}
+
+/// A release that became stable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    /// The release.
+    pub release: ReleaseRef,
+    /// The deployment that made it stable.
+    pub deployment: DeploymentId,
+    /// Whether this environment was that deployment's target.
+    #[serde(default)]
+    pub target: bool,
+}
+
+/// A node's own decision, kept until a later rollout includes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exception {
+    /// Under which rollout.
+    pub rollout: RolloutId,
+    /// The release it left.
+    pub release: ReleaseRef,
+    /// The release it returned to.
+    pub base: Option<ReleaseRef>,
+    /// Why.
+    pub reason: String,
+}
+
+impl State {
+    /// An environment by its name, in any case.
+    pub fn environment(&self, name: &EnvName) -> Result<&Environment, Refusal> {
+        self.environments
+            .iter()
+            .find(|environment| environment.name.as_str().eq_ignore_ascii_case(name.as_str()))
+            .ok_or_else(|| Refusal::UnknownEnvironment {
+                environment: name.clone(),
+                known: self
+                    .environments
+                    .iter()
+                    .map(|environment| environment.name.to_string())
+                    .collect(),
+            })
+    }
+
+    /// A pushed release by module and version.
+    pub fn release(&self, module: &ModuleName, version: &semver::Version) -> Result<&Release, Refusal> {
+        let found = self.modules.get(module).ok_or_else(|| Refusal::UnknownModule {
+            module: module.clone(),
+            known: self.modules.keys().map(ToString::to_string).collect(),
+        })?;
+        found
+            .releases
+            .get(version)
+            .ok_or_else(|| Refusal::UnknownVersion {
+                module: module.clone(),
+                version: version.clone(),
+                known: found.releases.keys().map(ToString::to_string).collect(),
+            })
+    }
+
+    /// A deployment that State still holds, unfinished or finished lately.
+    pub fn deployment(&self, id: &DeploymentId) -> Option<&Deployment> {
+        self.deployments.get(id).or_else(|| self.finished.get(id))
+    }
+
+    /// What an environment runs of a module, if it ever ran it.
+    pub fn env_module(&self, environment: &EnvName, module: &ModuleName) -> Option<&EnvModule> {
+        self.envs.get(environment)?.modules.get(module)
+    }
+
+    /// All unfinished rollouts.
+    pub fn rollouts(&self) -> impl Iterator<Item = &Rollout> {
+        self.envs
+            .values()
+            .flat_map(|env| env.modules.values())
+            .filter_map(|module| module.rollout.as_deref())
+    }
+
+    /// The unfinished rollout of a deployment, if one runs.
+    pub fn rollout_of(&self, deployment: &Deployment) -> Option<&Rollout> {
+        self.environments
+            .iter()
+            .filter_map(|environment| {
+                self.env_module(&environment.name, &deployment.module)?
+                    .rollout
+                    .as_deref()
+            })
+            .find(|rollout| rollout.plan.deployment == deployment.id)
+    }
+
+    /// Unfinished deployments, oldest first.
+    pub fn deployments_by_age(&self) -> Vec<&Deployment> {
+        let mut all: Vec<_> = self.deployments.values().collect();
+        all.sort_by_key(|deployment| deployment.order);
+        all
+    }
+
+    /// Why a release is on hold, if it is.
+    pub fn hold(&self, module: &ModuleName, digest: &Digest) -> Option<&ReleaseHold> {
+        self.modules.get(module)?.holds.get(digest)
+    }
+}
