@@ -1,0 +1,139 @@
+//! What single values must look like; each rule gives the problem and what would be right, or nothing.
+
+/// A rule for one text.
+pub(crate) type Rule = fn(&str) -> Option<String>;
+
+/// Longest entry file name: what a plain tar header holds.
+const ENTRY_LEN_MAX: usize = 100;
+/// Longest path or prefix.
+const PATH_LEN_MAX: usize = 1_024;
+/// Longest host name, that of DNS.
+const HOST_LEN_MAX: usize = 253;
+/// Longest name of a smoke check, in characters.
+const CHECK_NAME_LEN_MAX: usize = 100;
+/// Longest environment variable's name.
+const VARIABLE_LEN_MAX: usize = 128;
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/// Headers that the sender of a check makes itself, and a wrong value of which would break the connection.
+const HEADERS_RESERVED: [&str; 4] = ["connection", "content-length", "transfer-encoding", "host"];
+
+pub(crate) fn entry_problem(entry: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if entry == crate::MANIFEST_FILE {
+        return Some("is the manifest itself; give the artifact's file name".to_owned());
+    }
+    let right =
+        (1..=ENTRY_LEN_MAX).contains(&entry.len()) && entry.bytes().all(plain) && !entry.starts_with('.');
+    (!right).then(|| {
+        format!(
+            "{:?} must be a plain file name in the manifest's folder: at most {ENTRY_LEN_MAX} letters, digits, \
+             '.', '-', '_', not starting with '.'",
+            shorten(entry)
+        )
+    })
+}
+
+pub(crate) fn host_problem(host: &str) -> Option<String> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let right = host.len() <= HOST_LEN_MAX && host.split('.').all(label);
+    (!right).then(|| {
+        format!(
+            "{:?} must be a host name in lower case without scheme and port, such as \"pay.example.com\"",
+            shorten(host)
+        )
+    })
+}
+
+pub(crate) fn prefix_problem(prefix: &str) -> Option<String> {
+    let wrong =
+        path_problem(prefix).is_some() || prefix.contains('?') || (prefix.len() > 1 && prefix.ends_with('/'));
+    wrong.then(|| {
+        format!(
+            "{:?} must be a plain path such as \"/payments\", without a '/' at its end or a query",
+            shorten(prefix)
+        )
+    })
+}
+
+pub(crate) fn path_problem(path: &str) -> Option<String> {
+    let before_query = path.split('?').next().unwrap_or_default();
+    let plain = path
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>' | b'\\' | b'`'));
+    let dots = before_query
+        .split('/')
+        .any(|segment| segment == "." || segment == "..");
+    let right =
+        path.starts_with('/') && !before_query.contains("//") && !dots && plain && path.len() <= PATH_LEN_MAX;
+    (!right).then(|| {
+        format!(
+            "{:?} must be an absolute path of at most {PATH_LEN_MAX} characters, percent-encoded, without \
+             \"//\", \".\" and \"..\", such as \"/payments/health\"",
+            shorten(path)
+        )
+    })
+}
+
+pub(crate) fn check_name_problem(name: &str) -> Option<String> {
+    let right = !name.trim().is_empty()
+        && name.chars().count() <= CHECK_NAME_LEN_MAX
+        && !name.chars().any(char::is_control);
+    (!right).then(|| format!("must be 1 to {CHECK_NAME_LEN_MAX} characters on one line"))
+}
+
+pub(crate) fn method_problem(method: &str) -> Option<String> {
+    (!METHODS.contains(&method))
+        .then(|| format!("{:?} must be one of {}", shorten(method), METHODS.join(", ")))
+}
+
+pub(crate) fn header_problem(name: &str, value: &str) -> Option<String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Some("is not a header's name, such as \"content-type\"".to_owned());
+    }
+    if HEADERS_RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
+        return Some("is set by the sender of the check; leave it out".to_owned());
+    }
+    let printable = value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
+    (!printable).then(|| "its value must be printable ASCII on one line".to_owned())
+}
+
+pub(crate) fn outbound_problem(host: &str) -> Option<String> {
+    let (name, port) = host
+        .rsplit_once(':')
+        .map_or((host, None), |(name, port)| (name, Some(port)));
+    let port_right =
+        port.is_none_or(|port| port.parse::<u16>().is_ok_and(|n| n > 0 && n.to_string() == port));
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    (!port_right || host_problem(name).is_some()).then(|| {
+        format!(
+            "{:?} must be \"host\", \"host:port\" or \"*.domain\" in lower case, such as \"api.example.com\"",
+            shorten(host)
+        )
+    })
+}
+
+pub(crate) fn variable_problem(name: &str) -> Option<String> {
+    let right = (1..=VARIABLE_LEN_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit());
+    (!right).then(|| {
+        format!(
+            "{:?} must be a variable's name, such as \"LOG_LEVEL\"",
+            shorten(name)
+        )
+    })
+}
+
+fn shorten(text: &str) -> String {
+    const ECHO_LEN_MAX: usize = 80;
+    text.chars().take(ECHO_LEN_MAX).collect()
+}

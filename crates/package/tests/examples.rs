@@ -1,0 +1,38 @@
+//! The example modules are what a user packs first: each must pack, and its folder must say what it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hotswap_package::{MANIFEST_FILE, Package, PackageLimits, pack};
+
+fn module_folders() -> Vec<PathBuf> {
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modules");
+    let below = |dir: &Path| {
+        fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+    };
+    let versions = below(&modules).flat_map(|module| below(&module).collect::<Vec<_>>());
+    versions.filter(|dir| dir.join(MANIFEST_FILE).is_file()).collect()
+}
+
+#[test]
+fn each_example_packs_and_reads_back() {
+    let folders = module_folders();
+    assert_eq!(folders.len(), 8, "{folders:?}");
+    for folder in folders {
+        let package = pack(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let named = Path::new(package.manifest.name.as_str()).join(package.manifest.version.to_string());
+        assert!(
+            folder.ends_with(&named),
+            "{} holds {}",
+            folder.display(),
+            named.display()
+        );
+        assert_eq!(
+            Package::read(package.file.clone(), &PackageLimits::default()).unwrap(),
+            package
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! Manifests: defaults, and that every fault is told at once by its key.
+
+use hotswap_package::{
+    ByteSize, HumanDuration, Isolation, Kind, Limits, MANIFEST_BYTES_MAX, Manifest, ManifestError, Route,
+};
+use proptest::prelude::*;
+
+const SMALL: &str = r#"
+name = "smoke-test-module"
+version = "1.0.0"
+entry = "smoke.wasm"
+[[routes]]
+prefix = "/smoke"
+[[smoke]]
+name = "is up"
+path = "/smoke"
+"#;
+
+const FULL: &str = r#"
+name = "payment-processor"
+version = "2.1.0-rc.1"
+kind = "process"
+entry = "payment-processor"
+description = "Takes payments."
+isolation = "request"
+drain-deadline = "30s"
+
+[[routes]]
+host = "pay.example.com"
+prefix = "/"
+
+[limits]
+memory = "128MiB"
+time = "500ms"
+concurrency = 12
+instance-reuse = 1
+body = "64KiB"
+
+[[smoke]]
+name = "takes a payment"
+method = "POST"
+path = "/payments?dry=1"
+headers = { content-type = "application/json" }
+body = '{"amount": 1}'
+expect-status = 201
+expect-body-contains = "authorised"
+timeout = "1s"
+
+[capabilities]
+outbound-hosts = ["api.example.com:8443", "*.example.org"]
+environment = ["LOG_LEVEL"]
+
+[health]
+gross-error-share = 0.25
+window = 40
+"#;
+
+fn faults(text: &str) -> Vec<String> {
+    match Manifest::parse(text) {
+        Err(ManifestError::Faults(faults)) => faults.iter().map(ToString::to_string).collect(),
+        other => panic!("expected faults, got {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_left_out_has_a_default() {
+    let manifest = Manifest::parse(SMALL).unwrap();
+    assert_eq!(manifest.kind, Kind::Wasm);
+    assert_eq!(manifest.isolation, Isolation::Reuse);
+    assert_eq!(manifest.drain_deadline, HumanDuration::secs(10));
+    assert_eq!(manifest.limits, Limits::default());
+    assert!(manifest.capabilities.is_empty());
+    let check = &manifest.smoke[0];
+    assert_eq!((check.method.as_str(), check.expect_status), ("GET", 200));
+}
+
+#[test]
+fn every_key_is_read_and_survives_other_notations() {
+    let manifest = Manifest::parse(FULL).unwrap();
+    assert_eq!(manifest.limits.memory, ByteSize::mib(128));
+    assert_eq!(manifest.limits.time, HumanDuration::millis(500));
+    assert_eq!(manifest.smoke[0].headers["content-type"], "application/json");
+    assert_eq!(manifest.capabilities.outbound_hosts.len(), 2);
+    let json = serde_json::to_string(&manifest).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+    let toml = toml::to_string(&manifest).unwrap();
+    assert_eq!(Manifest::parse(&toml).unwrap(), manifest);
+}
+
+#[test]
+fn all_faults_are_told_at_once_each_by_its_key() {
+    let told = faults(
+        r#"
+name = "Payment Processor"
+kind = "wasmm"
+entry = "../evil.wasm"
+drain-deadline = "soon"
+colour = "red"
+
+[[routes]]
+prefix = "payments"
+[[routes]]
+host = "HTTP://x"
+prefix = "/b/"
+
+[limits]
+memory = "1TB"
+time = 5
+concurrency = 0
+speed = 1
+
+[[smoke]]
+name = ""
+method = "get"
+path = "/x y"
+expect-status = 1000
+headers = { host = "x" }
+
+[capabilities]
+outbound-hosts = ["https://x", "x:0"]
+environment = ["1A"]
+
+[health]
+gross-error-share = nan
+"#,
+    );
+    let keys: Vec<&str> = told
+        .iter()
+        .map(|fault| fault.split(": ").next().unwrap())
+        .collect();
+    let expected = [
+        "name",
+        "version",
+        "kind",
+        "entry",
+        "drain-deadline",
+        "colour",
+        "routes[0].prefix",
+        "routes[1].host",
+        "routes[1].prefix",
+        "limits.memory",
+        "limits.time",
+        "limits.concurrency",
+        "limits.speed",
+        "smoke[0].name",
+        "smoke[0].method",
+        "smoke[0].path",
+        "smoke[0].expect-status",
+        "smoke[0].headers.host",
+        "capabilities.outbound-hosts[0]",
+        "capabilities.outbound-hosts[1]",
+        "capabilities.environment[0]",
+        "health.gross-error-share",
+    ];
+    for key in expected {
+        assert!(keys.contains(&key), "no fault for {key} in {told:#?}");
+    }
+    assert_eq!(keys.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
+fn routing_kinds_need_a_route_and_a_check_and_others_must_not_have_them() {
+    let told = faults("name = \"abc\"\nversion = \"1.0.0\"\nentry = \"a.wasm\"");
+    assert!(told.iter().any(|f| f.starts_with("routes: ")) && told.iter().any(|f| f.starts_with("smoke: ")));
+    let bare = "name = \"abc\"\nversion = \"1.0.0\"\nkind = \"kernel\"\nentry = \"a.ko\"";
+    assert!(Manifest::parse(bare).is_ok());
+    assert_eq!(faults(&format!("{bare}\n[[routes]]\nprefix = \"/\"")).len(), 1);
+}
+
+#[test]
+fn checks_must_be_reachable_and_routes_and_names_unique() {
+    let told = faults(&SMALL.replace("path = \"/smoke\"", "path = \"/smokes\""));
+    assert_eq!(told, ["smoke[0].path: \"/smokes\" is under none of the routes"]);
+    let told = faults(&format!(
+        "{SMALL}\n[[smoke]]\nname = \"is up\"\npath = \"/smoke\""
+    ));
+    assert!(told[0].starts_with("smoke[1].name"), "{told:?}");
+    let told = faults(&format!("{SMALL}\n[[routes]]\nprefix = \"/smoke\""));
+    assert!(told[0].starts_with("routes[1]"), "{told:?}");
+}
+
+#[test]
+fn a_route_covers_whole_segments() {
+    let route = Route {
+        host: None,
+        prefix: "/pay".to_owned(),
+    };
+    assert!(route.covers_path("/pay") && route.covers_path("/pay/x"));
+    assert!(!route.covers_path("/payments") && !route.covers_path("/"));
+    let all = Route {
+        host: None,
+        prefix: "/".to_owned(),
+    };
+    assert!(all.covers_path("/") && all.covers_path("/anything"));
+}
+
+#[test]
+fn text_that_is_no_manifest_says_why() {
+    assert!(
+        Manifest::parse("name = ")
+            .unwrap_err()
+            .to_string()
+            .contains("not TOML")
+    );
+    let long = "#".repeat(usize::try_from(MANIFEST_BYTES_MAX).unwrap() + 1);
+    assert!(matches!(
+        Manifest::parse(&long),
+        Err(ManifestError::TooLarge { .. })
+    ));
+    let told = faults("routes = 5\nlimits = []");
+    assert!(told.iter().any(|f| f.contains("[[routes]]")) && told.iter().any(|f| f.contains("[limits]")));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in "\\PC{0,400}") {
+        let _ = Manifest::parse(&text);
+    }
+
+    #[test]
+    fn a_mutilated_manifest_never_panics(at in any::<prop::sample::Index>(), cut in 0..40usize, put in "[a-z\\[\\]=\"0-9.\\n]{0,6}") {
+        let at = at.index(FULL.len());
+        let end = (at + cut).min(FULL.len());
+        let text = format!("{}{put}{}", &FULL[..at], &FULL[end..]);
+        let _ = Manifest::parse(&text);
+    }
+}
