@@ -1,0 +1,202 @@
+//! The traits that a kind of module implements.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hotswap_core::ids::Digest;
+use hotswap_package::{Kind, Manifest, Package};
+
+use crate::body::Body;
+use crate::failure::Failure;
+
+/// A boxed future that may be sent to another thread.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The answer to a request, or why there is none.
+pub type ResponseFuture = BoxFuture<'static, Result<http::Response<Body>, Failure>>;
+
+/// A release as a runtime gets it: the caller has verified that `content` is what `digest` stands for.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// The release's identity: the digest of its package file.
+    pub digest: Digest,
+    /// What it is and what it may use.
+    pub manifest: Arc<Manifest>,
+    /// The artifact's bytes, without the package around them.
+    pub content: Bytes,
+}
+
+impl From<Package> for Artifact {
+    fn from(package: Package) -> Self {
+        Self {
+            digest: package.digest,
+            manifest: Arc::new(package.manifest),
+            content: package.artifact,
+        }
+    }
+}
+
+/// Runs modules of one kind. A node has one of each kind that it can run.
+pub trait Runtime: Send + Sync + 'static {
+    /// The kind that it runs.
+    fn kind(&self) -> Kind;
+
+    /// Makes an artifact ready to start: parses, checks and compiles it. Costs time once; afterwards it is cheap,
+    /// across restarts too, so it also serves to prefetch.
+    ///
+    /// # Errors
+    /// What is wrong with the artifact, in words that its author can act on.
+    fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>>;
+}
+
+/// An artifact that can start without further checks.
+pub trait Prepared: Send + Sync + 'static {
+    /// The release's identity.
+    fn digest(&self) -> Digest;
+
+    /// What the release is and may use.
+    fn manifest(&self) -> &Manifest;
+
+    /// Loads the release and warms it; the instance is ready to serve when this returns.
+    ///
+    /// # Errors
+    /// Why it does not start here.
+    fn start(&self) -> BoxFuture<'_, Result<Arc<dyn Instance>, StartError>>;
+}
+
+/// One loaded release: active, preview or standby, it is the same.
+pub trait Instance: Send + Sync + 'static {
+    /// The release's identity.
+    fn digest(&self) -> Digest;
+
+    /// What the release is and may use.
+    fn manifest(&self) -> &Manifest;
+
+    /// Answers one request. Dropping the future gives the request up and frees what it used. Kinds that don't route
+    /// requests answer [`Failure::NotRouted`].
+    fn handle(&self, request: http::Request<Body>) -> ResponseFuture;
+
+    /// Whether it can serve, by its own judgement.
+    fn readiness(&self) -> Readiness;
+
+    /// What it used and how it fared since it started.
+    fn usage(&self) -> Usage;
+
+    /// Ends it: new requests are refused with [`Failure::Closed`], what is idle is freed at once, requests in flight
+    /// may finish within the deadline and are cut after it. Closing twice is harmless.
+    fn close(&self, deadline: Duration) -> BoxFuture<'static, Closed>;
+}
+
+/// Whether an instance can serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It can.
+    Ready,
+    /// It cannot now, for this reason.
+    Failing(String),
+    /// It was closed.
+    Closed,
+}
+
+/// What an instance used since it started, and how it fared. All but `instances`, `in_flight` and `memory_bytes`
+/// only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time on the processor, in the module's code and in the host's on its behalf.
+    pub guest_time: Duration,
+    /// Memory that it holds now, idle instances included.
+    pub memory_bytes: u64,
+    /// Most memory that it ever held.
+    pub memory_bytes_peak: u64,
+    /// Sandboxes or processes alive now.
+    pub instances: u64,
+    /// Sandboxes or processes ever started.
+    pub instances_started: u64,
+    /// Requests begun and not ended.
+    pub in_flight: u64,
+    /// Requests that ended in a trap of any cause, limits included.
+    pub traps: u64,
+    /// Requests refused because too many were being served.
+    pub overloads: u64,
+    /// Requests cut by a drain's deadline.
+    pub cut: u64,
+}
+
+/// How a close went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Requests cut by the deadline.
+    pub cut: u64,
+}
+
+/// Why an artifact cannot be prepared; reads after "cannot prepare …:".
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The runtime runs another kind.
+    #[error("this runtime runs modules of kind {runs}, and this one is of kind {is}")]
+    WrongKind {
+        /// What it runs.
+        runs: Kind,
+        /// What it got.
+        is: Kind,
+    },
+    /// The bytes are of another format.
+    #[error("{0}")]
+    WrongFormat(String),
+    /// More bytes than the runtime accepts.
+    #[error("the artifact has {bytes} bytes, more than the {max} that are accepted")]
+    TooLarge {
+        /// Bytes of the artifact.
+        bytes: u64,
+        /// Most that are accepted.
+        max: u64,
+    },
+    /// The bytes don't parse, validate or compile.
+    #[error("the component is not valid: {0}")]
+    Invalid(String),
+    /// It doesn't offer what requests are handed to.
+    #[error("the component does not export {wanted}; it exports {}", listed(.exports))]
+    MissingExport {
+        /// What it must export.
+        wanted: &'static str,
+        /// What it does.
+        exports: Vec<String>,
+    },
+    /// It wants what the host doesn't give.
+    #[error("the component imports {import}, which this host does not provide{detail}")]
+    UnknownImport {
+        /// What it wants.
+        import: String,
+        /// More, where there is: begins with ": ".
+        detail: String,
+    },
+    /// Its own needs exceed its limits or the host's.
+    #[error("the component needs more than it may have: {0}")]
+    OverLimit(String),
+    /// The host itself failed.
+    #[error("the host failed: {0}")]
+    Host(String),
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    names.join(", ")
+}
+
+/// Why a prepared release does not start here; reads after "cannot start …:".
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No room: the host runs as many sandboxes as it can.
+    #[error("the host has no room: {0}")]
+    NoRoom(String),
+    /// The module's own start failed or exceeded its limits.
+    #[error("the module failed to start: {0}")]
+    Failed(String),
+    /// It didn't get ready in time.
+    #[error("the module was not ready within {0:?}")]
+    TimedOut(Duration),
+}

@@ -1,0 +1,20 @@
+//! What loads and runs modules on a node: the runtime traits and the WebAssembly host.
+//!
+//! A [`Runtime`] prepares a verified artifact (compiles it, loads it for a check), a [`Prepared`] artifact starts
+//! [`Instance`]s, and an instance is one loaded release: ready to serve, metered, limited, drained when it goes.
+//! Nodes serve from instances; the server uses the same code for admission and for smoke checks in a sandbox.
+
+mod body;
+mod failure;
+mod kind;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod wasm;
+
+pub use body::{Body, BodyError, Overflow};
+pub use failure::Failure;
+pub use kind::{
+    Artifact, BoxFuture, Closed, Instance, PrepareError, Prepared, Readiness, ResponseFuture, Runtime,
+    StartError, Usage,
+};
+pub use wasm::{WasmHost, WasmHostConfig};
