@@ -1,0 +1,129 @@
+//! The work that takes time, each a task of its own that ends with one answer to the driver.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hotswap_core::ids::{Digest, ModuleName, ReleaseRef};
+use hotswap_core::report::SmokeOutcome;
+use hotswap_core::spec::{SmokeRun, SmokeVia};
+use hotswap_package::{Package, PackageLimits};
+use hotswap_runtime::{Artifact, Instance, Prepared, Runtime};
+
+use crate::fetch::Packages;
+use crate::ingress::Release;
+use crate::smoke::{self, Door};
+
+/// How a piece of work ended.
+pub(super) enum Done {
+    /// A ledger is durable.
+    Written { version: u64 },
+    Prepared {
+        module: ModuleName,
+        digest: Digest,
+        result: Result<Arc<dyn Prepared>, String>,
+    },
+    Loaded {
+        module: ModuleName,
+        digest: Digest,
+        result: Result<Arc<dyn Instance>, String>,
+    },
+    /// A release was drained and freed.
+    Closed { module: ModuleName, digest: Digest },
+    Smoked {
+        module: ModuleName,
+        outcome: SmokeOutcome,
+    },
+}
+
+/// Fetches, verifies and compiles a package.
+pub(super) async fn prepare(
+    packages: Arc<Packages>,
+    runtime: Arc<dyn Runtime>,
+    module: ModuleName,
+    digest: Digest,
+) -> Done {
+    let result = async {
+        let bytes = packages
+            .get(digest)
+            .await
+            .map_err(|error| format!("cannot fetch {digest}: {error}"))?;
+        let read = tokio::task::spawn_blocking(move || Package::read(bytes, &PackageLimits::default())).await;
+        let package = read
+            .map_err(|_| "the agent is stopping".to_owned())?
+            .map_err(|error| error.to_string())?;
+        if package.manifest.name != module {
+            return Err(format!(
+                "the package {} is of module {}, not {module}",
+                digest.short(),
+                package.manifest.name
+            ));
+        }
+        if package.manifest.kind != runtime.kind() {
+            return Err(format!(
+                "this node does not run modules of kind {}",
+                package.manifest.kind
+            ));
+        }
+        runtime
+            .prepare(Artifact::from(package))
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let result = result.await;
+    Done::Prepared {
+        module,
+        digest,
+        result,
+    }
+}
+
+/// Starts a prepared release.
+pub(super) async fn load(
+    prepared: Option<Arc<dyn Prepared>>,
+    module: ModuleName,
+    release: ReleaseRef,
+) -> Done {
+    let result = match prepared {
+        None => Err("it is not prepared any more".to_owned()),
+        Some(prepared) if prepared.manifest().version != release.version => Err(format!(
+            "the package {} is version {}, not {}",
+            release.digest.short(),
+            prepared.manifest().version,
+            release.version
+        )),
+        Some(prepared) => prepared.start().await.map_err(|error| error.to_string()),
+    };
+    Done::Loaded {
+        module,
+        digest: release.digest,
+        result,
+    }
+}
+
+/// Runs a release's smoke checks once.
+pub(super) async fn smoke(
+    release: Option<Arc<Release>>,
+    ingress: SocketAddr,
+    module: ModuleName,
+    run: SmokeRun,
+) -> Done {
+    let (passed, failures) = match release {
+        None => (0, vec!["the release is not loaded".to_owned()]),
+        Some(release) => {
+            let instance = release.instance();
+            let door = match run.via {
+                SmokeVia::Preview => Door::Instance(&**instance),
+                SmokeVia::Ingress => Door::Ingress(ingress),
+            };
+            smoke::run_all(&door, instance.manifest()).await
+        }
+    };
+    Done::Smoked {
+        module,
+        outcome: SmokeOutcome {
+            run,
+            passed,
+            failures,
+        },
+    }
+}

@@ -1,0 +1,160 @@
+//! A loaded release as the ingress sees it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotswap_core::ids::Digest;
+use hotswap_runtime::{Body, Closed, Failure, Instance, Overflow};
+use http::{HeaderValue, Request, Response, header};
+
+use super::error;
+use crate::meter::{Ended, Meter, Series};
+
+/// A loaded release with its series. Dropping the last reference frees the instance; [`Release::close`] first, so
+/// that nothing is cut.
+pub struct Release {
+    instance: Arc<dyn Instance>,
+    series: Arc<Series>,
+    label: HeaderValue,
+}
+
+impl Release {
+    /// A release that counts into its module's series.
+    pub fn new(instance: Arc<dyn Instance>, meter: &Meter) -> Arc<Self> {
+        let manifest = instance.manifest();
+        let series = meter.series(&manifest.name, instance.digest(), manifest.health.window);
+        let label = HeaderValue::try_from(format!("{}/{}", manifest.name, manifest.version))
+            .expect("names and versions are visible ASCII");
+        Arc::new(Self {
+            instance,
+            series,
+            label,
+        })
+    }
+
+    /// The release's identity.
+    pub fn digest(&self) -> Digest {
+        self.instance.digest()
+    }
+
+    /// What runs it.
+    pub fn instance(&self) -> &Arc<dyn Instance> {
+        &self.instance
+    }
+
+    /// What it counts into.
+    pub fn series(&self) -> &Arc<Series> {
+        &self.series
+    }
+
+    /// Why the release's own health is bad, if it is: not ready, or a gross share of errors among its last requests.
+    /// `base` is the stable release on the same node, whose equal trouble would excuse this one.
+    pub fn trouble(&self, base: Option<&Self>) -> Option<String> {
+        use hotswap_runtime::Readiness;
+        match self.instance.readiness() {
+            Readiness::Ready => {}
+            Readiness::Failing(reason) => return Some(reason),
+            Readiness::Closed => return Some("it was closed".to_owned()),
+        }
+        let share = self.instance.manifest().health.gross_error_share;
+        let is_gross = self.series.recent().is_gross(share);
+        if !is_gross || base.is_some_and(|base| base.series.recent().is_gross(share)) {
+            return None;
+        }
+        let (requests, errors) = self.series.recent().counts();
+        Some(format!("{errors} of its last {requests} requests failed"))
+    }
+
+    /// Drains and frees it: it must be in no slot any more. Requests in flight have until the deadline.
+    pub async fn close(&self, deadline: Duration) -> Closed {
+        self.instance.close(deadline).await
+    }
+
+    pub(super) fn label(&self) -> &HeaderValue {
+        &self.label
+    }
+
+    /// Serves a user's request and meters it; gives it back if the release was closed before it began. What the
+    /// module makes of a body that was cut at its limit is not metered: the client is told 413 whatever it is.
+    pub(super) async fn serve(
+        &self,
+        request: Request<Body>,
+        overflow: Option<&Overflow>,
+    ) -> Result<Response<Body>, Box<Request<Body>>> {
+        let mut metered = Metered::new(&self.series);
+        let result = self.instance.handle(request).await;
+        if overflow.is_some_and(Overflow::happened) {
+            metered.not_counted();
+        }
+        let failure = match result {
+            Ok(response) => {
+                let is_error = response.status().is_server_error();
+                metered.ended(if is_error { Ended::Badly } else { Ended::Well });
+                return Ok(response);
+            }
+            Err(failure) => failure,
+        };
+        if let Failure::Closed(request) = failure {
+            metered.not_counted();
+            return Err(request);
+        }
+        metered.ended(match failure {
+            Failure::Overloaded { .. } => Ended::Overloaded,
+            Failure::Cut => Ended::Cut,
+            _ => Ended::Badly,
+        });
+        Ok(answer_for(&failure))
+    }
+}
+
+/// What a client is told of a failure: what kind it is, nothing of the module's inside.
+fn answer_for(failure: &Failure) -> Response<Body> {
+    let message = match failure {
+        Failure::Overloaded { .. } => "the module serves as many requests as it may",
+        Failure::Closed(_) | Failure::Cut | Failure::NotStarted(_) => {
+            "the module cannot serve this request now"
+        }
+        Failure::Trapped(_) | Failure::OutOfMemory { .. } | Failure::NoAnswer(_) => "the module failed",
+        Failure::TimedOut { .. } => "the module took too long",
+        Failure::NotRouted => "the module answers no requests",
+    };
+    let mut response = error(failure.status(), message);
+    if let Failure::Overloaded { retry_after } = failure {
+        let seconds = HeaderValue::from(retry_after.as_secs().max(1));
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+/// One request's entry in its series; a client that goes away drops it without an end.
+struct Metered<'a> {
+    series: Option<&'a Series>,
+    begun: Instant,
+}
+
+impl<'a> Metered<'a> {
+    fn new(series: &'a Series) -> Self {
+        Self {
+            series: Some(series),
+            begun: Instant::now(),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        if let Some(series) = self.series.take() {
+            series.record(ended, self.begun.elapsed());
+        }
+    }
+
+    fn not_counted(&mut self) {
+        self.series = None;
+    }
+}
+
+impl Drop for Metered<'_> {
+    fn drop(&mut self) {
+        if let Some(series) = self.series {
+            series.record_abandoned();
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The node: it serves modules, swaps them as the server says, and goes on by itself when no server is there.
+//!
+//! [`Agent::start`] puts it together. The core's machine decides ([`hotswap_core::reconcile`]); the driver around it
+//! fetches, loads, routes and reports; the [`ingress`] serves and the [`meter`] counts.
+
+pub mod ingress;
+pub mod meter;
+
+mod agent;
+mod config;
+mod disk;
+mod driver;
+mod fetch;
+mod session;
+mod smoke;
+
+pub use agent::{Agent, AgentError, RunningAgent};
+pub use config::{AgentConfig, ConfigError};
+pub use disk::{FolderError, LedgerError, StoreError};
+pub use driver::Stats;
