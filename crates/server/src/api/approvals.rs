@@ -1,0 +1,201 @@
+//! Approvals: deployments that wait for a person.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use hotswap_core::command::Command;
+use hotswap_core::stage::{Deployment, DeploymentStatus, StageKind};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::JsonObject;
+use super::call::Call;
+use super::create::Form;
+use super::deployments::find;
+use super::params::deployment_id;
+use super::{Api, ApiError, ErrorBody, Shared, commands};
+use crate::views::deployment::version_of;
+use crate::views::time::rfc3339;
+
+/// Longest reason of a decision, in characters.
+const REASON_LEN_MAX: usize = 1_000;
+
+/// An approval. Each deployment has at most one, under its own id.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ApprovalView {
+    /// Its identity.
+    #[schema(format = "uuid")]
+    pub approval_id: String,
+    /// The deployment that waits.
+    #[schema(format = "uuid")]
+    pub deployment_execution_id: String,
+    /// The module.
+    pub module_name: String,
+    /// The version.
+    pub version: String,
+    /// How far it goes.
+    pub target_environment: String,
+    /// Who asked for it.
+    pub requester_email: String,
+    /// Pending, AutoApproved (none was needed), Approved, Rejected or Expired.
+    pub status: &'static str,
+    /// When it was asked for.
+    #[schema(format = "date-time")]
+    pub requested_at: String,
+    /// When it was decided.
+    #[schema(format = "date-time")]
+    pub responded_at: Option<String>,
+    /// Who decided.
+    pub responded_by: Option<String>,
+    /// Why.
+    pub response_reason: Option<String>,
+    /// When it expires undecided.
+    #[schema(format = "date-time")]
+    pub timeout_at: Option<String>,
+}
+
+/// A decision, as the document describes it.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "a body is read field by field, to tell all its faults at once"
+)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ApprovalDecision {
+    /// Who decides.
+    #[schema(format = "email")]
+    pub approver_email: String,
+    /// Why.
+    #[schema(max_length = 1000)]
+    pub reason: Option<String>,
+}
+
+/// Lists the approvals that wait, oldest first.
+#[utoipa::path(get, path = "/approvals/pending", tag = "approvals", responses((status = OK, body = Vec<ApprovalView>)))]
+pub(super) async fn pending(State(api): Shared) -> Json<Vec<ApprovalView>> {
+    let state = api.world().state();
+    let waiting = state.deployments_by_age();
+    let waiting = waiting
+        .iter()
+        .filter(|deployment| deployment.status == DeploymentStatus::PendingApproval);
+    Json(waiting.map(|deployment| view(deployment)).collect())
+}
+
+/// Tells a deployment's approval.
+#[utoipa::path(
+    get, path = "/approvals/deployments/{id}", tag = "approvals",
+    params(("id" = String, Path, description = "The deployment's executionId.")),
+    responses((status = OK, body = ApprovalView), (status = NOT_FOUND, body = ErrorBody))
+)]
+pub(super) async fn get(State(api): Shared, Path(id): Path<String>) -> Result<Json<ApprovalView>, ApiError> {
+    Ok(Json(view(&find(&api, deployment_id(&id)?).await?)))
+}
+
+/// Lets a deployment begin.
+#[utoipa::path(
+    post, path = "/approvals/deployments/{id}/approve", tag = "approvals", request_body = ApprovalDecision,
+    params(("id" = String, Path, description = "The deployment's executionId.")),
+    responses(
+        (status = OK, body = ApprovalView), (status = BAD_REQUEST, body = ErrorBody), (status = FORBIDDEN, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody),
+    )
+)]
+pub(super) async fn approve(
+    State(api): Shared,
+    Path(id): Path<String>,
+    call: Call,
+    body: JsonObject,
+) -> Result<Response, ApiError> {
+    decide(&api, &id, &call, &body, true).await
+}
+
+/// Ends a deployment before it begins.
+#[utoipa::path(
+    post, path = "/approvals/deployments/{id}/reject", tag = "approvals", request_body = ApprovalDecision,
+    params(("id" = String, Path, description = "The deployment's executionId.")),
+    responses(
+        (status = OK, body = ApprovalView), (status = BAD_REQUEST, body = ErrorBody), (status = FORBIDDEN, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody),
+    )
+)]
+pub(super) async fn reject(
+    State(api): Shared,
+    Path(id): Path<String>,
+    call: Call,
+    body: JsonObject,
+) -> Result<Response, ApiError> {
+    decide(&api, &id, &call, &body, false).await
+}
+
+async fn decide(
+    api: &Api,
+    id: &str,
+    call: &Call,
+    body: &JsonObject,
+    approve: bool,
+) -> Result<Response, ApiError> {
+    let deployment = find(api, deployment_id(id)?).await?.id;
+    let mut form = Form {
+        fields: &body.fields,
+        faults: Vec::new(),
+    };
+    let email = form.email("approverEmail");
+    let reason = form.text("reason").map(str::to_owned);
+    if reason
+        .as_ref()
+        .is_some_and(|reason| reason.chars().count() > REASON_LEN_MAX)
+    {
+        form.faults
+            .push(format!("reason: must be at most {REASON_LEN_MAX} characters"));
+    }
+    let Some(email) = email.filter(|_| form.faults.is_empty()) else {
+        return Err(ApiError::validation(form.faults));
+    };
+    let command = Command::Decide {
+        deployment,
+        approve,
+        by: call.actor.subject_or(&email),
+        email,
+        reason,
+    };
+    let trace_id = call.trace_id.clone();
+    let answer = move |state: &hotswap_core::state::State, outcome: crate::driver::Outcome<'_>| match (
+        outcome.result,
+        state.deployment(&deployment),
+    ) {
+        (Err(refusal), _) => commands::refusal(refusal, &trace_id),
+        (Ok(_), decided) => commands::answer(StatusCode::OK, None, &decided.map(view)),
+    };
+    commands::run(api, call, &body.bytes, command, Box::new(answer)).await
+}
+
+fn view(deployment: &Deployment) -> ApprovalView {
+    let needed = deployment.stage_index(&StageKind::Approval).is_some();
+    let requested = rfc3339(deployment.requested.wall);
+    let (status, responded_at) = match &deployment.approval {
+        Some(approval) => (
+            if approval.approved { "Approved" } else { "Rejected" },
+            Some(rfc3339(approval.at)),
+        ),
+        None if !needed => ("AutoApproved", Some(requested.clone())),
+        None if deployment.status == DeploymentStatus::PendingApproval => ("Pending", None),
+        None => ("Expired", deployment.ended.map(|ended| rfc3339(ended.wall))),
+    };
+    let approval = deployment.approval.as_ref();
+    ApprovalView {
+        approval_id: deployment.id.to_string(),
+        deployment_execution_id: deployment.id.to_string(),
+        module_name: deployment.module.to_string(),
+        version: version_of(deployment),
+        target_environment: deployment.target.to_string(),
+        requester_email: deployment.requester_email.clone(),
+        status,
+        requested_at: requested,
+        responded_at,
+        responded_by: approval.map(|approval| approval.email.clone()),
+        response_reason: approval.and_then(|approval| approval.reason.clone()),
+        timeout_at: deployment.approval_until.map(rfc3339),
+    }
+}

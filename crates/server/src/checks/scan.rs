@@ -1,0 +1,110 @@
+//! Security Scan: what the release is signed with and asks for, against the policy of every environment on its way.
+
+use hotswap_core::checks::CheckRequest;
+use hotswap_core::ids::EnvName;
+use hotswap_package::{Capabilities, Package};
+
+use super::{Bench, signature};
+use crate::config::Grant;
+
+pub(super) fn scan(bench: &Bench, request: &CheckRequest, package: &Package) -> Result<String, String> {
+    let mut faults = Vec::new();
+    if package.digest != request.release.digest {
+        faults.push(format!(
+            "the bytes are {}, not {}",
+            package.digest, request.release.digest
+        ));
+    }
+    let (hold, way) = {
+        let state = bench.world.state();
+        let hold = state
+            .hold(&request.module, &package.digest)
+            .map(|hold| hold.reason.clone());
+        let upto = state
+            .environments
+            .iter()
+            .position(|environment| environment.name == request.target);
+        let way = state.environments.iter().take(upto.map_or(0, |index| index + 1));
+        (
+            hold,
+            way.map(|environment| environment.name.clone())
+                .collect::<Vec<_>>(),
+        )
+    };
+    faults.extend(hold.map(|reason| format!("the release is on hold: {reason}")));
+    let signed = signature::verify(package).map_err(|fault| faults.push(fault));
+    for environment in &way {
+        faults.extend(refused(
+            &bench.grants,
+            environment,
+            &package.manifest.capabilities,
+        ));
+    }
+    if faults.is_empty() {
+        let asks = if package.manifest.capabilities.is_empty() {
+            "asks for nothing"
+        } else {
+            "asks for what is granted"
+        };
+        Ok(format!("digest verified; {}; {asks}", signed.unwrap_or_default()))
+    } else {
+        Err(faults.join("; "))
+    }
+}
+
+/// What a module asks for and an environment doesn't grant. What isn't granted is refused.
+fn refused(grants: &[Grant], environment: &EnvName, asked: &Capabilities) -> Vec<String> {
+    let grants: Vec<&Grant> = grants
+        .iter()
+        .filter(|grant| grant.environment == *environment)
+        .collect();
+    let granted = |lists: fn(&Grant) -> &Vec<String>, wanted: &str| {
+        grants
+            .iter()
+            .flat_map(|grant| lists(grant))
+            .any(|entry| entry == "*" || entry == wanted)
+    };
+    let hosts = asked
+        .outbound_hosts
+        .iter()
+        .filter(|host| !granted(|grant| &grant.outbound_hosts, host))
+        .map(|host| format!("{environment} does not grant requests to {host}"));
+    let variables = asked
+        .environment
+        .iter()
+        .filter(|variable| !granted(|grant| &grant.variables, variable))
+        .map(|variable| format!("{environment} does not grant the variable {variable}"));
+    hosts.chain(variables).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_granted_is_refused() {
+        let qa: EnvName = "QA".parse().unwrap();
+        let asked = Capabilities {
+            outbound_hosts: vec!["api.example.com".to_owned(), "*.example.org".to_owned()],
+            environment: vec!["REGION".to_owned()],
+        };
+        assert_eq!(refused(&[], &qa, &asked).len(), 3);
+        let grant = |hosts: &[&str]| Grant {
+            environment: qa.clone(),
+            outbound_hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+            variables: vec!["REGION".to_owned()],
+        };
+        assert_eq!(
+            refused(&[grant(&["api.example.com"])], &qa, &asked),
+            ["QA does not grant requests to *.example.org"]
+        );
+        assert!(refused(&[grant(&["*"])], &qa, &asked).is_empty());
+        let staging: EnvName = "Staging".parse().unwrap();
+        assert_eq!(
+            refused(&[grant(&["*"])], &staging, &asked).len(),
+            3,
+            "another environment's grant"
+        );
+        assert!(refused(&[], &qa, &Capabilities::default()).is_empty());
+    }
+}

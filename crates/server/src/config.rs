@@ -1,0 +1,60 @@
+//! What a server is told at its start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hotswap_core::ids::EnvName;
+use hotswap_core::policy::Environment;
+use hotswap_package::PACKAGE_BYTES_MAX;
+
+/// How a server runs.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where the log, the read tables and the packages are kept.
+    pub data_dir: PathBuf,
+    /// Where HTTP is served. Port 0 picks a free one.
+    pub http: SocketAddr,
+    /// Where agents connect (gRPC). Port 0 picks a free one.
+    pub agents: SocketAddr,
+    /// The fleet's environments, in order. `None` leaves those of the log, or makes the four default ones.
+    pub environments: Option<Vec<Environment>>,
+    /// How often agents report at least.
+    pub heartbeat: Duration,
+    /// A node without a report for this long counts as failed.
+    pub heartbeat_timeout: Duration,
+    /// Largest package, in bytes.
+    pub package_bytes_max: u64,
+    /// What modules may ask for, by environment. Environments that aren't named grant nothing.
+    pub grants: Vec<Grant>,
+    /// Events between snapshots: recovery folds at most about so many.
+    pub snapshot_every: u64,
+}
+
+/// What an environment lets modules ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The environment.
+    pub environment: EnvName,
+    /// Hosts that modules may send requests to, as manifests write them; `*` is any host.
+    pub outbound_hosts: Vec<String>,
+    /// Environment variables that modules may read; `*` is any variable.
+    pub variables: Vec<String>,
+}
+
+impl ServerConfig {
+    /// The contract's ports on loopback, and the defaults everywhere else.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            http: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            agents: SocketAddr::from(([127, 0, 0, 1], 5002)),
+            environments: None,
+            heartbeat: Duration::from_secs(30),
+            heartbeat_timeout: Duration::from_secs(120),
+            package_bytes_max: PACKAGE_BYTES_MAX,
+            grants: Vec::new(),
+            snapshot_every: 10_000,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The control plane: driver, event log, registry, agent sessions and REST API.
+//!
+//! Inputs (commands by HTTP, reports of agents, results of checks) go to the [`driver`], which lets the pure core
+//! decide, makes the outcome durable in the [`store`], and then lets its effects out. Everything else here is a door
+//! to it: [`api`] for people and programs, [`fleet`] for agents; or work on its behalf: [`checks`], [`registry`].
+
+pub mod api;
+pub mod checks;
+pub mod clock;
+pub mod config;
+pub mod driver;
+pub mod fleet;
+pub mod registry;
+pub mod series;
+pub mod server;
+pub mod store;
+pub mod views;
+
+pub use config::{Grant, ServerConfig};
+pub use server::{RunningServer, Server, StartError};

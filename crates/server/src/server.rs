@@ -1,0 +1,214 @@
+//! A server from start to end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotswap_runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Api, Listening};
+use crate::checks::Checks;
+use crate::clock::millis;
+use crate::config::ServerConfig;
+use crate::driver::{self, DriverError, DriverParts};
+use crate::fleet::Fleet;
+use crate::registry::Registry;
+use crate::series::Series;
+use crate::store::{SqliteStore, Store, StoreError};
+
+/// An agent that says nothing is asked this often whether it is there, and given up after as long again.
+const AGENT_PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How long agents' sessions may take to end at a shutdown.
+const AGENTS_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be listened on.
+    #[error("failed to listen on {addr} for {what}: {}", explain(source, addr))]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The package store can't be opened.
+    #[error("failed to open the package store in {}", path.display())]
+    Registry {
+        /// The data directory.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The log can't be recovered.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+fn explain(error: &io::Error, addr: &SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "port {} is in use; stop what uses it, or give another port",
+                addr.port()
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; give one that it has".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("port {} needs more rights; give one above 1023", addr.port())
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct RunningServer {
+    http: SocketAddr,
+    agents: SocketAddr,
+    /// Ends the door for people and programs first, so that what is under way is still decided.
+    doors: CancellationToken,
+    /// Ends the driver, and with it agents' sessions.
+    core: CancellationToken,
+    api: JoinHandle<()>,
+    tasks: TaskTracker,
+    driver: JoinHandle<Result<(), DriverError>>,
+}
+
+impl Server {
+    /// Opens the store, recovers, and serves. Returns once everything is served.
+    ///
+    /// # Errors
+    /// A port that can't be listened on, a data directory that can't be used, or a log that can't be recovered; each
+    /// says what to do.
+    pub async fn start(config: ServerConfig, runtime: Arc<dyn Runtime>) -> Result<RunningServer, StartError> {
+        let http = listen("the API", config.http).await?;
+        let agents = listen("agents", config.agents).await?;
+        let data_dir = config.data_dir.clone();
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data_dir)?);
+        let registry =
+            Registry::open(&data_dir, config.package_bytes_max).map_err(|source| StartError::Registry {
+                path: data_dir,
+                source,
+            })?;
+        let registry = Arc::new(registry);
+        let (doors, core) = (CancellationToken::new(), CancellationToken::new());
+        let heartbeat_timeout = millis(config.heartbeat_timeout);
+        let parts = DriverParts {
+            store: Arc::clone(&store),
+            environments: config.environments,
+            heartbeat_timeout,
+            snapshot_every: config.snapshot_every,
+            shutdown: core.clone(),
+        };
+        let (bench, grants) = (Arc::clone(&registry), config.grants);
+        let (driver, run) = driver::start(parts, |world, results| {
+            Checks::new(world, bench, runtime, grants, results)
+        })
+        .await?;
+        let tasks = TaskTracker::new();
+        let series = Arc::new(Series::default());
+        tasks.spawn(Arc::clone(&series).keep(Arc::clone(driver.world()), doors.clone()));
+        let (http_addr, agents_addr) = (http.addr, agents.addr);
+        let fleet = Fleet::new(driver.clone(), Arc::clone(&registry), config.heartbeat);
+        tasks.spawn(serve_agents(agents, fleet, core.clone()));
+        let api = Arc::new(Api {
+            driver,
+            store,
+            registry,
+            series,
+            heartbeat_timeout,
+        });
+        let api = tokio::spawn(api::serve(http, api::router(api), doors.clone()));
+        tasks.close();
+        tracing::info!(http = %http_addr, agents = %agents_addr, "serving");
+        Ok(RunningServer {
+            http: http_addr,
+            agents: agents_addr,
+            doors,
+            core,
+            api,
+            tasks,
+            driver: tokio::spawn(run),
+        })
+    }
+}
+
+async fn listen(what: &'static str, addr: SocketAddr) -> Result<Listening, StartError> {
+    Listening::bind(addr)
+        .await
+        .map_err(|source| StartError::Listen { what, addr, source })
+}
+
+async fn serve_agents(listening: Listening, fleet: Fleet, shutdown: CancellationToken) {
+    let service = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(AGENT_PING_INTERVAL))
+        .http2_keepalive_timeout(Some(AGENT_PING_INTERVAL))
+        .add_service(fleet.into_service());
+    let incoming = TcpListenerStream::new(listening.into_inner());
+    let served = service.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    // Sessions never end by themselves: after the deadline they are cut.
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = async { shutdown.cancelled().await; tokio::time::sleep(AGENTS_DEADLINE).await } => Ok(()),
+    };
+    if let Err(error) = ended {
+        tracing::error!(error = &error as &dyn std::error::Error, "serving agents failed");
+    }
+}
+
+impl RunningServer {
+    /// Where HTTP is served.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where agents connect.
+    pub fn agents_addr(&self) -> SocketAddr {
+        self.agents
+    }
+
+    /// Returns when the server ends by itself, which it does only where the store failed. The process must end then:
+    /// what is durable is not known, and the next start finds out. Safe to give up and call again.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub async fn ended(&mut self) -> Result<(), DriverError> {
+        let ended = (&mut self.driver).await;
+        self.doors.cancel();
+        self.core.cancel();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// Ends in order: no more requests, then the sessions, then the driver with a snapshot.
+    ///
+    /// # Errors
+    /// The store failed before.
+    pub async fn shutdown(self) -> Result<(), DriverError> {
+        self.doors.cancel();
+        if let Err(error) = self.api.await {
+            tracing::error!(%error, "serving the API panicked");
+        }
+        self.core.cancel();
+        self.tasks.wait().await;
+        self.driver
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+}

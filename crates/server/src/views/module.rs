@@ -1,0 +1,108 @@
+//! Modules and their releases as the API shows them.
+
+use hotswap_core::ids::ModuleName;
+use hotswap_core::release::Release;
+use hotswap_core::state::{Module, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::time::rfc3339;
+
+/// A module with its versions.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModuleView {
+    /// Its name.
+    #[schema(example = "payment-processor")]
+    pub module_name: String,
+    /// Its versions, newest first.
+    pub versions: Vec<ReleaseView>,
+    /// Where which version is stable.
+    pub environments: Vec<StableView>,
+}
+
+/// A release.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseView {
+    /// Its version.
+    #[schema(example = "2.1.0")]
+    pub version: String,
+    /// Digest of its package.
+    pub digest: String,
+    /// Bytes of its package.
+    pub size: u64,
+    /// wasm, process, ebpf or kernel.
+    pub kind: &'static str,
+    /// When it was pushed.
+    #[schema(format = "date-time")]
+    pub pushed_at: String,
+    /// Who pushed it.
+    pub pushed_by: String,
+    /// Why no promotion takes it, if none does.
+    pub hold_reason: Option<String>,
+}
+
+/// What an environment runs of a module.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StableView {
+    /// The environment.
+    pub environment: String,
+    /// The version that is stable there.
+    pub version: String,
+}
+
+/// A pushed release.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PushedView {
+    /// Its module.
+    #[schema(example = "payment-processor")]
+    pub module_name: String,
+    /// Its version.
+    #[schema(example = "2.1.0")]
+    pub version: String,
+    /// Digest of its package.
+    pub digest: String,
+    /// Bytes of its package.
+    pub size: u64,
+    /// wasm, process, ebpf or kernel.
+    pub kind: &'static str,
+}
+
+/// A module with its versions.
+pub fn view(name: &ModuleName, module: &Module, state: &State) -> ModuleView {
+    let release = |(version, release): (&semver::Version, &Release)| ReleaseView {
+        version: version.to_string(),
+        digest: release.digest.to_string(),
+        size: release.size,
+        kind: release.kind.name(),
+        pushed_at: rfc3339(release.pushed_at),
+        pushed_by: release.pushed_by.clone(),
+        hold_reason: module.holds.get(&release.digest).map(|hold| hold.reason.clone()),
+    };
+    let stable = state.environments.iter().filter_map(|environment| {
+        let stable = state.env_module(&environment.name, name)?.stable.as_ref()?;
+        Some(StableView {
+            environment: environment.name.to_string(),
+            version: stable.release.version.to_string(),
+        })
+    });
+    ModuleView {
+        module_name: name.to_string(),
+        versions: module.releases.iter().rev().map(release).collect(),
+        environments: stable.collect(),
+    }
+}
+
+/// The core's word for a manifest's kind.
+pub fn kind(kind: hotswap_package::Kind) -> hotswap_core::release::Kind {
+    use hotswap_core::release::Kind;
+    match kind {
+        hotswap_package::Kind::Wasm => Kind::Wasm,
+        hotswap_package::Kind::Process => Kind::Process,
+        hotswap_package::Kind::Ebpf => Kind::Ebpf,
+        hotswap_package::Kind::Kernel => Kind::Kernel,
+    }
+}

@@ -1,0 +1,166 @@
+//! A server of a test's own, and a client for it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotswap_core::analysis::JudgePolicy;
+use hotswap_core::policy::Environment;
+use hotswap_core::time::Millis;
+use hotswap_package::Package;
+use hotswap_runtime::{WasmHost, WasmHostConfig, testing};
+use hotswap_server::{RunningServer, Server, ServerConfig};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+/// How long a test waits for a state.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct TestServer {
+    pub(crate) running: RunningServer,
+    pub(crate) dir: TempDir,
+    http: reqwest::Client,
+}
+
+/// One host for all tests of the process: pools reserve address space.
+pub(crate) async fn host() -> Arc<WasmHost> {
+    static HOST: OnceCell<Arc<WasmHost>> = OnceCell::const_new();
+    let make = || async {
+        let config = WasmHostConfig {
+            instances_max: 64,
+            ..WasmHostConfig::default()
+        };
+        Arc::new(WasmHost::new(config).expect("the host starts"))
+    };
+    Arc::clone(HOST.get_or_init(make).await)
+}
+
+/// The four environments with times for tests.
+pub(crate) fn environments() -> Vec<Environment> {
+    let mut environments = Environment::defaults();
+    for environment in &mut environments {
+        let policy = &mut environment.policy;
+        policy.settle = Millis(50);
+        policy.soak_min = Millis(100);
+        policy.interval = Millis(100);
+        policy.judge = JudgePolicy {
+            judge_latency: false,
+            ..JudgePolicy::default()
+        };
+    }
+    environments
+}
+
+pub(crate) fn config(dir: &Path) -> ServerConfig {
+    ServerConfig {
+        http: ([127, 0, 0, 1], 0).into(),
+        agents: ([127, 0, 0, 1], 0).into(),
+        environments: Some(environments()),
+        heartbeat: Duration::from_millis(500),
+        package_bytes_max: 4 << 20,
+        ..ServerConfig::new(dir)
+    }
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_in(TempDir::new().unwrap()).await
+    }
+
+    pub(crate) async fn start_in(dir: TempDir) -> Self {
+        let running = Server::start(config(dir.path()), host().await).await.unwrap();
+        Self {
+            running,
+            dir,
+            http: reqwest::Client::new(),
+        }
+    }
+
+    /// Ends it in order and starts it again on the same data.
+    pub(crate) async fn restart(self) -> Self {
+        self.running.shutdown().await.unwrap();
+        Self::start_in(self.dir).await
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("http://{}{path}", self.running.http_addr()))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        read(self.request(Method::GET, path).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        read(self.request(Method::POST, path).json(body).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn push(&self, package: &Package) -> (StatusCode, Value) {
+        let request = self
+            .request(Method::POST, "/api/v1/modules")
+            .body(package.file.clone());
+        read(request.send().await.unwrap()).await
+    }
+
+    /// Asks until the answer is as wanted.
+    pub(crate) async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, body) = self.get(path).await;
+            if status.is_success() && wanted(&body) {
+                return body;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{path} did not come to what was wanted: {body:#}"
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for a deployment's end.
+    pub(crate) async fn ended(&self, id: &str) -> Value {
+        self.until(&format!("/api/v1/deployments/{id}"), |body| {
+            !body["endTime"].is_null()
+        })
+        .await
+    }
+
+    pub(crate) async fn deploy(&self, version: &str, target: &str) -> String {
+        let (status, body) = self
+            .post("/api/v1/deployments", &deployment("pay", version, target))
+            .await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{body:#}");
+        body["executionId"].as_str().unwrap().to_owned()
+    }
+}
+
+pub(crate) async fn read(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: no JSON: {text}"));
+    (status, body)
+}
+
+pub(crate) fn deployment(module: &str, version: &str, target: &str) -> Value {
+    serde_json::json!({
+        "moduleName": module, "version": version, "targetEnvironment": target, "requesterEmail": "ada@example.com",
+    })
+}
+
+/// A package of a component that answers `/ok` with its version.
+pub(crate) fn package(name: &str, version: &str) -> Package {
+    package_with(name, version, "")
+}
+
+/// The same, with more in its manifest.
+pub(crate) fn package_with(name: &str, version: &str, more: &str) -> Package {
+    let manifest = format!(
+        "name = {name:?}\nversion = {version:?}\nentry = \"module.wasm\"\n\n[[routes]]\nprefix = \"/\"\n\n\
+         [[smoke]]\nname = \"answers\"\npath = \"/ok\"\nexpect-body-contains = {version:?}\n{more}"
+    );
+    Package::assemble(manifest.as_bytes(), &testing::component(version)).unwrap()
+}
