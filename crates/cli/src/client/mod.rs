@@ -1,0 +1,246 @@
+//! The REST API, from a client's side.
+
+mod error;
+mod types;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, LINK};
+use reqwest::{Method, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub(crate) use error::ApiError;
+pub(crate) use types::*;
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest push: a package of 256 MiB over a slow line.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(600);
+/// Attempts at a request whose connection broke; a POST repeats its `Idempotency-Key`.
+const ATTEMPTS_MAX: u32 = 3;
+/// Longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Most pages that are followed in one listing.
+const PAGES_MAX: u32 = 100;
+
+/// A client of one server.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+}
+
+/// A query string's pairs.
+pub(crate) type Query<'a> = &'a [(&'a str, &'a str)];
+
+/// What a request carries.
+enum Body<'a> {
+    None,
+    Json(&'a Value),
+    Package(Bytes),
+}
+
+impl Client {
+    /// A client of the server at `url`.
+    ///
+    /// # Errors
+    /// An address that is none.
+    pub(crate) fn new(url: &str) -> Result<Self, ApiError> {
+        let wrong = |why: &str| ApiError::Address {
+            url: url.to_owned(),
+            why: why.to_owned(),
+        };
+        if !url.contains("://") {
+            return Err(wrong("it must begin with http://"));
+        }
+        let base: Url = url
+            .parse()
+            .map_err(|error: <Url as std::str::FromStr>::Err| wrong(&error.to_string()))?;
+        match base.scheme() {
+            "http" => {}
+            "https" => return Err(wrong("this build speaks http only")),
+            _ => return Err(wrong("it must begin with http://")),
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("hotswap/", env!("CARGO_PKG_VERSION")))
+            // A proxy of the environment knows nothing of a control plane.
+            .no_proxy()
+            .build()
+            .map_err(|error| wrong(&error.to_string()))?;
+        Ok(Self { http, base })
+    }
+
+    /// The server's address.
+    pub(crate) fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// `GET /api/v1{path}`, as it is.
+    ///
+    /// # Errors
+    /// The server is out of reach, refuses, or answers something else than JSON.
+    pub(crate) async fn get(&self, path: &[&str], query: Query<'_>) -> Result<Value, ApiError> {
+        let url = self.url(path, query)?;
+        Ok(self.send(Method::GET, url, Body::None).await?.0)
+    }
+
+    /// `GET /api/v1{path}`, typed.
+    ///
+    /// # Errors
+    /// As [`Client::get`], and an answer of another shape.
+    pub(crate) async fn fetch<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: Query<'_>,
+    ) -> Result<T, ApiError> {
+        typed(self.get(path, query).await?)
+    }
+
+    /// A list over its pages, at most `limit` items.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn list(
+        &self,
+        path: &[&str],
+        query: Query<'_>,
+        limit: usize,
+    ) -> Result<Vec<Value>, ApiError> {
+        let mut url = self.url(path, query)?;
+        let mut items = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let (page, headers) = self.send(Method::GET, url.clone(), Body::None).await?;
+            items.extend(typed::<Vec<Value>>(page)?);
+            match next_page(&headers).and_then(|next| url.join(&next).ok()) {
+                Some(next) if items.len() < limit => url = next,
+                _ => break,
+            }
+        }
+        items.truncate(limit);
+        Ok(items)
+    }
+
+    /// `POST /api/v1{path}` with a body, or without one.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn post(&self, path: &[&str], body: Option<&impl Serialize>) -> Result<Value, ApiError> {
+        let url = self.url(path, &[])?;
+        let body = body.map(|body| serde_json::to_value(body).expect("requests are plain data"));
+        Ok(self
+            .send(Method::POST, url, body.as_ref().map_or(Body::None, Body::Json))
+            .await?
+            .0)
+    }
+
+    /// Pushes a package.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn push(&self, package: Bytes) -> Result<Value, ApiError> {
+        let url = self.url(&["modules"], &[])?;
+        Ok(self.send(Method::POST, url, Body::Package(package)).await?.0)
+    }
+
+    fn url(&self, path: &[&str], query: Query<'_>) -> Result<Url, ApiError> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| ApiError::Address {
+                url: self.base.to_string(),
+                why: "it has no path".to_owned(),
+            })?
+            .pop_if_empty()
+            .extend(["api", "v1"])
+            // Percent-encoded, so that whatever was typed stays one segment.
+            .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
+    async fn send(&self, method: Method, url: Url, body: Body<'_>) -> Result<(Value, HeaderMap), ApiError> {
+        let key = (method == Method::POST).then(|| uuid::Uuid::new_v4().to_string());
+        let mut attempt = 1;
+        loop {
+            match self.attempt(&method, &url, &body, key.as_deref()).await {
+                Err(ApiError::Broken { .. }) if attempt < ATTEMPTS_MAX => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: &Body<'_>,
+        key: Option<&str>,
+    ) -> Result<(Value, HeaderMap), ApiError> {
+        let mut request = self.http.request(method.clone(), url.clone());
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        request = match body {
+            Body::None => request.timeout(ANSWER_TIMEOUT),
+            Body::Json(json) => request.timeout(ANSWER_TIMEOUT).json(json),
+            Body::Package(package) => {
+                let request = request.header("content-type", "application/octet-stream");
+                request.timeout(PUSH_TIMEOUT).body(package.clone())
+            }
+        };
+        let broken = |error| ApiError::of_transport(self.address(), &error);
+        let mut response = request.send().await.map_err(broken)?;
+        let status = response.status();
+        let headers = response.headers().clone();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                return Err(ApiError::Unexpected {
+                    url: url.to_string(),
+                    what: "an endless answer".to_owned(),
+                });
+            }
+        }
+        if !status.is_success() {
+            return Err(ApiError::refused(status, &headers, &bytes));
+        }
+        if bytes.is_empty() {
+            return Ok((Value::Null, headers));
+        }
+        let json = serde_json::from_slice(&bytes);
+        let json = json.map_err(|_| ApiError::Unexpected {
+            url: url.to_string(),
+            what: "no JSON".to_owned(),
+        })?;
+        Ok((json, headers))
+    }
+}
+
+/// An answer as a type.
+///
+/// # Errors
+/// One of another shape.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_json::from_value(value).map_err(ApiError::Shape)
+}
+
+/// The next page's address in a `Link` header: `<…>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    headers
+        .get_all(LINK)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|link| {
+            let (address, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+            parameters.contains("rel=\"next\"").then(|| address.to_owned())
+        })
+}

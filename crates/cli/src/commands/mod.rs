@@ -1,0 +1,117 @@
+//! What each command does.
+
+mod agent;
+mod clusters;
+mod control;
+mod deploy;
+mod deployments;
+mod module;
+mod nodes;
+mod resolve;
+mod server;
+pub(crate) mod serving;
+mod status;
+mod suggest;
+mod watch;
+mod why;
+
+use std::future::Future;
+
+use anyhow::Context as _;
+use tokio::runtime::Builder;
+
+use crate::args::{Cli, Command, Global, Module};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Fewer open files than this may not be enough under load.
+const OPEN_FILES_WANTED: u64 = 4_096;
+
+/// What a client's command works with.
+pub(crate) struct Remote<'a> {
+    pub(crate) client: Client,
+    pub(crate) output: &'a Output,
+}
+
+/// Carries a command out.
+///
+/// # Errors
+/// Whatever kept it from being done, for people.
+pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Module(Module::Pack { dir }) => module::pack(&dir, global, output),
+        Command::Module(Module::Push { path }) => {
+            remote(global, output, async |remote| module::push(&remote, &path).await)
+        }
+        Command::Module(Module::List { name }) => remote(global, output, async |remote| {
+            module::list(&remote, name.as_deref()).await
+        }),
+        Command::Deploy(args) => remote(global, output, async |remote| deploy::run(&remote, &args).await),
+        Command::Status(args) => remote(global, output, async |remote| status::run(&remote, &args).await),
+        Command::Deployments(args) => remote(global, output, async |remote| {
+            deployments::run(&remote, &args).await
+        }),
+        Command::Rollback(args) => remote(global, output, async |remote| {
+            control::rollback(&remote, &args).await
+        }),
+        Command::Abort(args) => remote(global, output, async |remote| {
+            control::ABORT.run(&remote, &args).await
+        }),
+        Command::Pause(args) => remote(global, output, async |remote| {
+            control::PAUSE.run(&remote, &args).await
+        }),
+        Command::Resume(args) => remote(global, output, async |remote| {
+            control::RESUME.run(&remote, &args).await
+        }),
+        Command::Skip(args) => remote(global, output, async |remote| {
+            control::SKIP.run(&remote, &args).await
+        }),
+        Command::Promote(args) => remote(global, output, async |remote| {
+            control::PROMOTE.run(&remote, &args).await
+        }),
+        Command::Clusters(args) => remote(global, output, async |remote| clusters::run(&remote, &args).await),
+        Command::Nodes(args) => remote(global, output, async |remote| nodes::run(&remote, &args).await),
+        Command::Why(args) => remote(global, output, async |remote| why::run(&remote, &args).await),
+        Command::Server(args) => serving(server::run(&args, output)),
+        Command::Agent(args) => serving(agent::run(&args, global, output)),
+        Command::Demo(args) => serving(crate::demo::run(&args, output)),
+    }
+}
+
+/// One thread is enough for a client.
+fn remote<'a, F>(
+    global: &Global,
+    output: &'a Output,
+    command: impl FnOnce(Remote<'a>) -> F,
+) -> anyhow::Result<Exit>
+where
+    F: Future<Output = anyhow::Result<Exit>>,
+{
+    let client = Client::new(&global.server_url())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start")?;
+    runtime.block_on(command(Remote { client, output }))
+}
+
+/// All cores for whoever serves.
+fn serving(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    // Each connection is a file; the customary soft limit of 1024 is for programs that use select.
+    let files = rlimit::increase_nofile_limit(u64::MAX).context("failed to raise the limit of open files")?;
+    if files < OPEN_FILES_WANTED {
+        eprintln!(
+            "warning: at most {files} files may be open, {OPEN_FILES_WANTED} would be better: ulimit -n"
+        );
+    }
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start")?;
+    let exit = runtime.block_on(command);
+    // Whatever still runs has been told to stop and had its time.
+    runtime.shutdown_background();
+    exit
+}

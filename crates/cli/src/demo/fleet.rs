@@ -1,0 +1,164 @@
+//! A server and 38 agents in one process; each has its own session, ledger and ingress.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures::future::{join_all, try_join_all};
+use hotswap_agent::{Agent, AgentConfig, RunningAgent};
+use hotswap_runtime::{Runtime, WasmHost, WasmHostConfig};
+use hotswap_server::{RunningServer, Server, ServerConfig, StartError};
+use tempfile::TempDir;
+
+use super::policy::{FLEET, HEARTBEAT, PRODUCTION, environments};
+use super::traffic::Target;
+use crate::problem::Problem;
+
+/// Zones that the nodes are spread over.
+const ZONES: [&str; 3] = ["a", "b", "c"];
+/// A node without a report for so many heartbeats counts as failed.
+const HEARTBEATS_MISSED_MAX: u32 = 10;
+
+/// Where everything is kept.
+#[derive(Debug)]
+enum Data {
+    /// Until the demo ends.
+    Temporary(TempDir),
+    /// For as long as its owner wants.
+    Given(PathBuf),
+}
+
+impl Data {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Given(path) => path,
+        }
+    }
+}
+
+/// The running fleet.
+pub(crate) struct Fleet {
+    server: RunningServer,
+    agents: Vec<(&'static str, f64, RunningAgent)>,
+    host: Arc<WasmHost>,
+    // Last: its folder goes when nobody writes to it any more.
+    data: Data,
+}
+
+impl Fleet {
+    /// Starts the server alone: the API serves when this returns.
+    ///
+    /// # Errors
+    /// The port is in use, the folder is not writable, …
+    pub(crate) async fn start_server(data: Option<&Path>, port: u16) -> anyhow::Result<Self> {
+        let data = match data {
+            Some(path) => Data::Given(path.to_owned()),
+            None => Data::Temporary(
+                tempfile::Builder::new()
+                    .prefix("hotswap-demo-")
+                    .tempdir()
+                    .context("failed to make a folder for the demo's data")?,
+            ),
+        };
+        let host = WasmHostConfig {
+            cache_dir: Some(data.path().join("compiled")),
+            ..WasmHostConfig::default()
+        };
+        let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
+        let mut config = ServerConfig::new(data.path().join("server"));
+        config.http.set_port(port);
+        config.agents.set_port(0);
+        config.environments = Some(environments());
+        config.heartbeat = HEARTBEAT;
+        config.heartbeat_timeout = HEARTBEAT * HEARTBEATS_MISSED_MAX;
+        let runtime: Arc<dyn Runtime> = Arc::<WasmHost>::clone(&host);
+        let server = Server::start(config, runtime)
+            .await
+            .map_err(|error| match error {
+                StartError::Listen { .. } => anyhow::Error::from(
+                    Problem::failed(error.to_string())
+                        .next("`--port 0` picks a free port for the demo, `--port N` another"),
+                ),
+                error => error.into(),
+            })?;
+        Ok(Self {
+            server,
+            agents: Vec::new(),
+            host,
+            data,
+        })
+    }
+
+    /// Starts the agents, all at once.
+    ///
+    /// # Errors
+    /// One of them can't start.
+    pub(crate) async fn start_agents(&mut self) -> anyhow::Result<()> {
+        let server = format!("http://{}", self.server.agents_addr());
+        let mut starting = Vec::new();
+        for (environment, count, rate) in FLEET {
+            for number in 1..=count {
+                let name = format!("{}-{number:02}", environment.to_lowercase());
+                let dir = self.data.path().join("nodes").join(&name);
+                let mut config = AgentConfig::new(name.parse()?, environment.parse()?, &server, dir);
+                let zone = ZONES[number % ZONES.len()];
+                config.labels.insert("zone".to_owned(), zone.to_owned());
+                config.heartbeat = HEARTBEAT;
+                config.drain_deadline = std::time::Duration::from_secs(2);
+                let host = Arc::clone(&self.host);
+                starting.push(async move {
+                    let agent = Agent::start(config, host).await;
+                    agent
+                        .map(|agent| (environment, rate, agent))
+                        .with_context(|| format!("failed to start node {name}"))
+                });
+            }
+        }
+        self.agents = try_join_all(starting).await?;
+        Ok(())
+    }
+
+    /// Where the API is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.server.http_addr())
+    }
+
+    /// The nodes as the customers see them.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        let target = |(environment, rate, agent): &(&'static str, f64, RunningAgent)| Target {
+            environment: (*environment).to_owned(),
+            ingress: agent.ingress_addr(),
+            rate: *rate,
+            production: *environment == PRODUCTION,
+        };
+        self.agents.iter().map(target).collect()
+    }
+
+    /// An ingress in an environment, to try out.
+    pub(crate) fn ingress_of(&self, environment: &str) -> Option<std::net::SocketAddr> {
+        let (_, _, agent) = self.agents.iter().find(|(name, ..)| *name == environment)?;
+        Some(agent.ingress_addr())
+    }
+
+    /// Stops the agents, then the server, then removes what is not to stay.
+    ///
+    /// # Errors
+    /// The folder could not be removed.
+    pub(crate) async fn shutdown(self) -> anyhow::Result<()> {
+        join_all(self.agents.into_iter().map(|(_, _, agent)| agent.shutdown())).await;
+        self.server
+            .shutdown()
+            .await
+            .context("failed to stop the server")?;
+        drop(self.host);
+        match self.data {
+            Data::Temporary(dir) => {
+                let path = dir.path().to_owned();
+                dir.close()
+                    .with_context(|| format!("failed to remove {}", path.display()))
+            }
+            Data::Given(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Real servers and agents, each the binary in a process of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::{Ran, hotswap};
+
+/// Longest wait for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running process of the binary; ends with its owner.
+pub(crate) struct Process {
+    child: Child,
+    /// What its ready line names.
+    pub(crate) url: String,
+    /// All that it wrote to stderr so far, for the port that agents use.
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts it and waits for its ready line.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut child = hotswap()
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::<Mutex<String>>::default();
+        let (stderr, kept) = (child.stderr.take().expect("it is piped"), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout is read");
+        let url = line.trim().strip_prefix("ready: ").unwrap_or_else(|| {
+            let _ = child.wait();
+            panic!("not ready: {line:?}; {}", log.lock().unwrap())
+        });
+        Self {
+            url: url.to_owned(),
+            child,
+            log,
+        }
+    }
+
+    /// All that it wrote to stderr so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Asks it to stop, and says how it exited.
+    pub(crate) fn stop(mut self) -> i32 {
+        let pid = self.child.id().to_string();
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let end = Instant::now() + DEADLINE;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().expect("it ended by itself");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it did not stop: {}", self.log());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server with its folder.
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) dir: tempfile::TempDir,
+    /// Where agents connect.
+    pub(crate) agents: String,
+}
+
+impl Server {
+    /// A server on free ports.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let process = Self::process(&dir, ("127.0.0.1:0", "127.0.0.1:0"), more);
+        // The log's ready line names the agents' port, too.
+        let end = Instant::now() + DEADLINE;
+        let agents = loop {
+            let log = process.log();
+            let address = log.lines().find_map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).ok()?;
+                Some(line.get("agents")?.as_str()?.to_owned())
+            });
+            match address {
+                Some(address) => break format!("http://{address}"),
+                None => assert!(Instant::now() < end, "{log}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        Self { process, dir, agents }
+    }
+
+    fn process(dir: &tempfile::TempDir, (http, agents): (&str, &str), more: &[&str]) -> Process {
+        let data = dir.path().join("server");
+        let mut args = vec![
+            "server",
+            "--data",
+            data.to_str().unwrap(),
+            "--http",
+            http,
+            "--agents",
+            agents,
+        ];
+        args.extend(more);
+        Process::start(&args)
+    }
+
+    /// Kills it, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.process.child.kill().expect("it can be killed");
+        self.process.child.wait().expect("it is waited for");
+    }
+
+    /// Starts a killed one again: same folder, same ports.
+    pub(crate) fn restart(&mut self) {
+        let http = self.process.url.trim_start_matches("http://").to_owned();
+        let agents = self.agents.trim_start_matches("http://").to_owned();
+        // Its environments are in its log.
+        self.process = Self::process(&self.dir, (&http, &agents), &[]);
+    }
+
+    /// A node of it.
+    pub(crate) fn agent(&self, node: &str, environment: &str) -> Process {
+        let data = self.dir.path().join(node);
+        Process::start(&[
+            "agent",
+            "--node",
+            node,
+            "--environment",
+            environment,
+            "--server",
+            &self.agents,
+            "--data",
+            data.to_str().unwrap(),
+            "--ingress",
+            "127.0.0.1:0",
+            "--label",
+            "zone=a",
+        ])
+    }
+
+    /// Runs a client's command against it.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        hotswap()
+            .args(args)
+            .args(["--server", &self.process.url])
+            .output()
+            .expect("the binary starts")
+            .into()
+    }
+
+    /// Runs a command until its stdout has a text.
+    #[track_caller]
+    pub(crate) fn eventually(&self, args: &[&str], text: &str) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let ran = self.run(args).exits(0);
+            if ran.stdout.contains(text) {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "{text:?} never came: {}\n{}",
+                ran.stdout,
+                self.process.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}

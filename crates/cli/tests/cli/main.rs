@@ -1,0 +1,7 @@
+//! The real binary, from outside: what it writes, and how it exits.
+
+mod faults;
+mod fleet;
+mod support;
+mod with_a_server;
+mod without_a_server;
