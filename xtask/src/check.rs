@@ -1,0 +1,139 @@
+//! What a change must pass, step by step, with the time of each.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::run::{self, cargo};
+use crate::{modules, purity};
+
+/// Simulated runs of a full test.
+pub(crate) const SIM_SEEDS: u64 = 2_000;
+
+/// A tool that a machine may lack, and what is left out without it.
+struct Tool {
+    program: &'static str,
+    args: &'static [&'static str],
+    without: &'static str,
+}
+
+const NEXTEST: Tool = Tool {
+    program: "cargo",
+    args: &["nextest", "--version"],
+    without: "cargo-nextest is not installed: cargo test runs the tests, without ending those that hang",
+};
+const DENY: Tool = Tool {
+    program: "cargo",
+    args: &["deny", "--version"],
+    without: "cargo-deny is not installed: licences, sources and duplicate dependencies are not checked",
+};
+
+impl Tool {
+    fn is_there(&self) -> bool {
+        run::there_is(self.program, self.args)
+    }
+}
+
+/// Steps done so far, and what could not be.
+#[derive(Default)]
+struct Steps {
+    done: Vec<(&'static str, Duration)>,
+    left_out: Vec<&'static str>,
+}
+
+impl Steps {
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        work().with_context(|| format!("{name} failed"))?;
+        self.done.push((name, start.elapsed()));
+        Ok(())
+    }
+
+    /// Whether a tool is there; if not, that is said at the end.
+    fn has(&mut self, tool: &Tool) -> bool {
+        let there = tool.is_there();
+        if !there {
+            self.left_out.push(tool.without);
+        }
+        there
+    }
+
+    fn close(&self, what: &str) {
+        for without in &self.left_out {
+            println!("left out: {without}");
+        }
+        let times = self
+            .done
+            .iter()
+            .map(|(name, time)| format!("{name} {:.0} s", time.as_secs_f64()));
+        let total: Duration = self.done.iter().map(|(_, time)| *time).sum();
+        println!(
+            "{what}: passed in {:.0} s ({})",
+            total.as_secs_f64(),
+            times.collect::<Vec<_>>().join(", ")
+        );
+    }
+}
+
+pub(crate) fn test(seeds: u64) -> Result<()> {
+    let mut steps = Steps::default();
+    test_steps(&mut steps, seeds)?;
+    steps.close("test");
+    Ok(())
+}
+
+pub(crate) fn ci() -> Result<()> {
+    let mut steps = Steps::default();
+    steps.step("format", || {
+        run::run(cargo().args(["fmt", "--all", "--check"]))?;
+        run::run(cargo().args(["fmt", "--all", "--check", "--manifest-path", "modules/Cargo.toml"]))
+    })?;
+    steps.step("modules", || modules::run(&modules::Args::check()))?;
+    steps.step("clippy", || {
+        run::run(cargo().args([
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
+    if steps.has(&DENY) {
+        steps.step("deny", || {
+            run::run(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
+        })?;
+    }
+    test_steps(&mut steps, SIM_SEEDS)?;
+    steps.close("ci");
+    Ok(())
+}
+
+fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
+    if steps.has(&NEXTEST) {
+        steps.step("tests", || {
+            run::run(cargo().args(["nextest", "run", "--release", "--workspace", "--locked"]))
+        })?;
+        // The one kind that nextest doesn't run.
+        steps.step("doctests", || {
+            run::run(cargo().args(["test", "--release", "--workspace", "--locked", "--doc"]))
+        })?;
+    } else {
+        steps.step("tests", || {
+            run::run(cargo().args(["test", "--release", "--workspace", "--locked"]))
+        })?;
+    }
+    steps.step("purity", purity::check)?;
+    steps.step("sim", || sim(&["--seeds".to_owned(), seeds.to_string()]))
+}
+
+/// Runs the simulator; a failing run prints its seed.
+pub(crate) fn sim(args: &[String]) -> Result<()> {
+    run::run(
+        cargo()
+            .args(["run", "--release", "--quiet", "-p", "hotswap-sim", "--"])
+            .args(args),
+    )
+}

@@ -1,0 +1,57 @@
+//! Build, test and maintenance commands of the Hotswap repository.
+
+mod check;
+mod modules;
+mod purity;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, test and maintenance commands of the Hotswap repository.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every test: unit, integration and documentation tests, the core's purity, 2000 simulated runs.
+    Test {
+        /// Simulated runs.
+        #[arg(long, default_value_t = check::SIM_SEEDS)]
+        seeds: u64,
+    },
+    /// Everything a change must pass: format, lints, examples up to date, licences, then the tests.
+    Ci,
+    /// Rebuild the example modules, or say which are out of date.
+    Modules(modules::Args),
+    /// Run the simulator: arguments go to it as they are.
+    Sim {
+        /// Arguments of hotswap-sim, such as `--seeds 2000` or `--seed 7`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Fail where the core could reach a clock, a file, a network or a random source.
+    Purity,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Test { seeds } => check::test(seeds),
+        Command::Ci => check::ci(),
+        Command::Modules(args) => modules::run(&args),
+        Command::Sim { args } => check::sim(&args),
+        Command::Purity => purity::check(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The example modules: found by their folders, `modules/NAME/VERSION/module.toml`.
+
+mod build;
+mod sums;
+mod toolchain;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run;
+
+/// Rebuild the example modules, or say which are out of date.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Compare the sources and components with their recorded hashes; needs no toolchain.
+    #[arg(long)]
+    check: bool,
+    /// Only these: `NAME` or `NAME@VERSION`.
+    only: Vec<String>,
+}
+
+impl Args {
+    /// To compare all.
+    pub(crate) fn check() -> Self {
+        Self {
+            check: true,
+            only: Vec::new(),
+        }
+    }
+}
+
+/// One version of one example.
+pub(crate) struct Example {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+impl Example {
+    /// Its folder, from `modules/`.
+    fn dir(&self) -> PathBuf {
+        Path::new(&self.name).join(&self.version)
+    }
+
+    /// Its component, from `modules/`.
+    fn component(&self) -> PathBuf {
+        self.dir().join(format!("{}.wasm", self.name))
+    }
+
+    fn is_meant_by(&self, word: &str) -> bool {
+        word == self.name || word.split_once('@') == Some((&self.name, &self.version))
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let dir = run::root().join("modules");
+    let mut examples = find(&dir)?;
+    for word in &args.only {
+        if !examples.iter().any(|example| example.is_meant_by(word)) {
+            bail!("there is no module {word}; there are {}", names(&examples));
+        }
+    }
+    examples.retain(|example| args.only.is_empty() || args.only.iter().any(|word| example.is_meant_by(word)));
+    if args.check {
+        sums::check(&dir, &examples)
+    } else {
+        build::build(&dir, &examples)
+    }
+}
+
+fn names(examples: &[Example]) -> String {
+    examples
+        .iter()
+        .map(|e| format!("{}@{}", e.name, e.version))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn find(dir: &Path) -> Result<Vec<Example>> {
+    let mut examples = Vec::new();
+    for name in folders(dir)? {
+        for version in folders(&dir.join(&name))? {
+            if dir.join(&name).join(&version).join("module.toml").is_file() {
+                examples.push(Example {
+                    name: name.clone(),
+                    version,
+                });
+            }
+        }
+    }
+    Ok(examples)
+}
+
+/// Names of the folders in a folder, sorted.
+fn folders(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("failed to list {}", dir.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
