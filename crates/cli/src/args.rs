@@ -31,8 +31,6 @@ pub(crate) struct Cli {
 
 /// Where a client looks for the server unless it is told.
 pub(crate) const SERVER_URL: &str = "http://127.0.0.1:5000";
-/// Where an agent looks for the server unless it is told.
-pub(crate) const AGENTS_URL: &str = "http://127.0.0.1:5002";
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -58,20 +56,11 @@ pub(crate) struct Global {
 impl Global {
     /// The API's address: as given, else from the environment, else the default.
     pub(crate) fn server_url(&self) -> String {
-        self.url_or("HOTSWAP_SERVER", SERVER_URL)
-    }
-
-    /// The address that agents connect to: another port, so another variable.
-    pub(crate) fn agents_url(&self) -> String {
-        self.url_or("HOTSWAP_AGENTS", AGENTS_URL)
-    }
-
-    fn url_or(&self, variable: &str, standard: &str) -> String {
-        let from_environment = || std::env::var(variable).ok().filter(|url| !url.is_empty());
+        let from_environment = || std::env::var("HOTSWAP_SERVER").ok().filter(|url| !url.is_empty());
         self.server
             .clone()
             .or_else(from_environment)
-            .unwrap_or_else(|| standard.to_owned())
+            .unwrap_or_else(|| SERVER_URL.to_owned())
     }
 }
 
@@ -181,9 +170,22 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   hotswap why 3f2a")]
     Why(One),
+    /// Write a hotswap.toml with every key, its documentation and its default
+    #[command(after_help = "Examples:
+  hotswap init                            hotswap.toml here, which servers and agents started here read
+  hotswap init /etc/hotswap/hotswap.toml")]
+    Init {
+        /// The file to write; one that is there is left alone
+        #[arg(default_value = "hotswap.toml")]
+        file: PathBuf,
+    },
+    /// Check the configuration, show what is in force, print its schema
+    #[command(subcommand)]
+    Config(Config),
     /// Run the control plane
     #[command(after_help = "Examples:
   hotswap server
+  hotswap server --config /etc/hotswap/hotswap.toml --set server.heartbeat=10s
   hotswap server --data /var/lib/hotswap --http 127.0.0.1:5000 --agents 127.0.0.1:5002")]
     Server(Server),
     /// Run a node
@@ -305,36 +307,78 @@ pub(crate) struct Nodes {
     pub(crate) env: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say everything that is wrong with a configuration; exits 2 if anything is
+    #[command(after_help = "Examples:
+  hotswap config check
+  hotswap config check /etc/hotswap/hotswap.toml")]
+    Check {
+        /// The file [default: the one that a server or an agent started here would read]
+        file: Option<PathBuf>,
+    },
+    /// Show the values in force, and where each came from: default, file and line, variable or flag
+    #[command(after_help = "Examples:
+  hotswap config show
+  HOTSWAP_SERVER_HTTP=127.0.0.1:6000 hotswap config show --changed")]
+    Show {
+        #[command(flatten)]
+        layers: Layers,
+        /// Only what somebody gave a value
+        #[arg(long)]
+        changed: bool,
+    },
+    /// Print the JSON schema of hotswap.toml, for editors
+    #[command(after_help = "Examples:
+  hotswap config schema > hotswap.schema.json")]
+    Schema,
+}
+
+/// Where a configuration comes from besides the defaults and the environment.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Layers {
+    /// The configuration file [env: HOTSWAP_CONFIG] [default: ./hotswap.toml or /etc/hotswap/hotswap.toml, if there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Give any key a value, e.g. server.snapshot-every=500; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Server {
-    /// Folder of the server's data; made if it isn't there
-    #[arg(long, default_value = "hotswap-data", value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// Where the API listens
-    #[arg(long, default_value = "127.0.0.1:5000", value_name = "ADDR")]
-    pub(crate) http: std::net::SocketAddr,
-    /// Where agents connect to
-    #[arg(long, default_value = "127.0.0.1:5002", value_name = "ADDR")]
-    pub(crate) agents: std::net::SocketAddr,
-    /// Environments as a JSON file [default: Development, QA, Staging, Production, or what was configured before]
+    #[command(flatten)]
+    pub(crate) layers: Layers,
+    /// Folder of the server's data; made if it isn't there [default: hotswap-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the API listens [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<std::net::SocketAddr>,
+    /// Where agents connect to [default: 127.0.0.1:5002]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) agents: Option<std::net::SocketAddr>,
+    /// Environments as a JSON file, instead of those of the configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) environments: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
+    #[command(flatten)]
+    pub(crate) layers: Layers,
     /// This node's name in the fleet
     #[arg(long)]
-    pub(crate) node: String,
+    pub(crate) node: Option<String>,
     /// The environment to join
     #[arg(long, value_name = "ENV")]
-    pub(crate) environment: String,
+    pub(crate) environment: Option<String>,
     /// Folder of the node's ledger and packages [default: hotswap-agent-NODE]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where the node takes requests
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
-    pub(crate) ingress: std::net::SocketAddr,
+    /// Where the node takes requests [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) ingress: Option<std::net::SocketAddr>,
     /// A label such as zone=a; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) labels: Vec<(String, String)>,

@@ -120,7 +120,21 @@ impl fmt::Display for HumanDuration {
 }
 
 macro_rules! text_form {
-    ($name:ident) => {
+    ($name:ident, $title:literal, $examples:expr) => {
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $title.into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "title": $title, "examples": $examples })
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = InvalidUnit;
             fn try_from(text: String) -> Result<Self, InvalidUnit> {
@@ -136,8 +150,8 @@ macro_rules! text_form {
     };
 }
 
-text_form!(ByteSize);
-text_form!(HumanDuration);
+text_form!(ByteSize, "size", ["64MiB"]);
+text_form!(HumanDuration, "duration", ["500ms", "10s", "1m 30s"]);
 
 #[cfg(test)]
 mod tests {

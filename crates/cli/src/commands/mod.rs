@@ -2,6 +2,7 @@
 
 mod agent;
 mod clusters;
+mod config;
 mod control;
 mod deploy;
 mod deployments;
@@ -10,6 +11,7 @@ mod nodes;
 mod resolve;
 mod server;
 pub(crate) mod serving;
+pub(crate) mod settings;
 mod status;
 mod suggest;
 mod watch;
@@ -74,6 +76,8 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Clusters(args) => remote(global, output, async |remote| clusters::run(&remote, &args).await),
         Command::Nodes(args) => remote(global, output, async |remote| nodes::run(&remote, &args).await),
         Command::Why(args) => remote(global, output, async |remote| why::run(&remote, &args).await),
+        Command::Init { file } => config::init(&file, output),
+        Command::Config(what) => config::run(&what, output),
         Command::Server(args) => serving(server::run(&args, output)),
         Command::Agent(args) => serving(agent::run(&args, global, output)),
         Command::Demo(args) => serving(crate::demo::run(&args, output)),

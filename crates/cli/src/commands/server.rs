@@ -6,9 +6,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use hotswap_core::policy::Environment;
 use hotswap_runtime::{WasmHost, WasmHostConfig};
-use hotswap_server::{Server, ServerConfig};
+use hotswap_server::Server;
 
 use super::serving::{asked_to_stop, start_logs};
+use super::settings;
 use crate::args;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -16,15 +17,16 @@ use crate::problem::Problem;
 
 /// Serves until it is told to stop.
 pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<Exit> {
-    start_logs();
+    let loaded = settings::load(&settings::server_sources(args))?;
+    start_logs(&loaded)?;
     let stop = asked_to_stop()?;
-    let mut config = ServerConfig::new(&args.data);
-    config.http = args.http;
-    config.agents = args.agents;
-    config.environments = args.environments.as_deref().map(read_environments).transpose()?;
+    let mut config = settings::server_config(&loaded);
+    if let Some(path) = &args.environments {
+        config.environments = Some(read_environments(path)?);
+    }
     // The server compiles and tries releases in the runtime that nodes have.
     let host = WasmHostConfig {
-        cache_dir: Some(args.data.join("compiled")),
+        cache_dir: Some(config.data_dir.join("compiled")),
         ..WasmHostConfig::default()
     };
     let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);

@@ -4,27 +4,47 @@ use std::future::Future;
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
+use hotswap_config::Loaded;
+use hotswap_config::sections::LogFormat;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-/// Logs go to stderr: lines for people on a terminal, JSON otherwise. `HOTSWAP_LOG` says how much, e.g. `debug`.
-pub(super) fn start_logs() {
-    let filter = EnvFilter::try_from_env("HOTSWAP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+use super::settings;
+use crate::args::Layers;
+use crate::problem::Problem;
+
+/// Logs go to stderr, as the configuration says.
+///
+/// # Errors
+/// `log.filter` is malformed.
+pub(super) fn start_logs(loaded: &Loaded) -> Result<(), Problem> {
+    let filter = settings::log_filter(loaded)?;
+    let json = match loaded.config.log.format {
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        logs.with_target(false).init();
-    } else {
+    if json {
         logs.json().flatten_event(true).init();
+    } else {
+        logs.with_target(false).init();
     }
+    Ok(())
 }
 
-/// Logs of whoever shows something else on the terminal: only where `HOTSWAP_LOG` asks for them.
-pub(crate) fn start_logs_if_asked() {
-    if std::env::var_os("HOTSWAP_LOG").is_some() {
-        start_logs();
+/// Logs of whoever shows something else on the terminal: only where a variable asks for them.
+///
+/// # Errors
+/// The variables that the configuration takes are faulty.
+pub(crate) fn start_logs_if_asked() -> Result<(), Problem> {
+    let asked = |name| std::env::var_os(name).is_some();
+    if asked("HOTSWAP_LOG") || asked("HOTSWAP_LOG_FILTER") {
+        let sources = settings::sources(&Layers::default());
+        start_logs(&settings::load(&sources)?)?;
     }
+    Ok(())
 }
 
 /// Ends when somebody presses Ctrl-C, or the process is told to terminate.

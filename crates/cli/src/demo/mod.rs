@@ -30,7 +30,7 @@ use traffic::Traffic;
 /// # Errors
 /// It could not start, or something failed that should not.
 pub(crate) async fn run(args: &Demo, output: &Output) -> anyhow::Result<Exit> {
-    crate::commands::serving::start_logs_if_asked();
+    crate::commands::serving::start_logs_if_asked()?;
     let mut interrupted = std::pin::pin!(crate::commands::serving::asked_to_stop()?);
     let mut fleet = Fleet::start_server(args.data.as_deref(), args.port).await?;
     output.line(format!("ready: {}", fleet.url()))?;

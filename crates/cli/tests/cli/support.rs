@@ -63,8 +63,11 @@ impl Ran {
 /// The binary, with nothing of this machine's environment that would change what it does.
 pub(crate) fn hotswap() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hotswap"));
-    for variable in ["HOTSWAP_SERVER", "HOTSWAP_AGENTS", "HOTSWAP_EMAIL", "NO_COLOR"] {
-        command.env_remove(variable);
+    command.env_remove("NO_COLOR");
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_str().is_some_and(|name| name.starts_with("HOTSWAP_")) {
+            command.env_remove(variable);
+        }
     }
     command.stdin(Stdio::null());
     command

@@ -171,7 +171,7 @@ fn what_keeps_a_server_or_a_node_from_starting_is_told() {
         "--data",
         other,
     ])
-    .exits(1)
+    .exits(2)
     .says(&["http://"]);
     let file = format!("{other}-environments.json");
     std::fs::write(&file, "[]").unwrap();

@@ -76,10 +76,10 @@ fn every_command_explains_itself_with_an_example() {
         "{commands:?}"
     );
     for command in commands {
-        let nested: &[&[&str]] = if command == "module" {
-            &[&["module", "pack"], &["module", "push"], &["module", "list"]]
-        } else {
-            &[&[command]]
+        let nested: &[&[&str]] = match command {
+            "module" => &[&["module", "pack"], &["module", "push"], &["module", "list"]],
+            "config" => &[&["config", "check"], &["config", "show"], &["config", "schema"]],
+            command => &[&[command]],
         };
         for path in nested {
             let ran = hotswap().args(*path).arg("--help").output().unwrap();
@@ -215,4 +215,79 @@ fn a_reader_that_goes_away_is_no_error() {
     let ran = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&ran.stderr), "");
     assert_eq!(ran.status.code(), Some(0));
+}
+
+#[test]
+fn a_configuration_is_written_checked_and_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = |args: &[&str]| -> crate::support::Ran {
+        hotswap()
+            .args(args)
+            .current_dir(dir.path())
+            .output()
+            .unwrap()
+            .into()
+    };
+    ran(&["init"])
+        .exits(0)
+        .shows(&["hotswap.toml", "hotswap config check"]);
+    ran(&["init"]).exits(2).says(&["is there already"]);
+    ran(&["config", "check"])
+        .exits(0)
+        .shows(&["hotswap.toml: no faults, 0 values"]);
+    std::fs::write(
+        dir.path().join("hotswap.toml"),
+        "[server]\nhttp = \"127.0.0.1:1\"\n[log]\nfilter = \"info,,=x\"\n",
+    )
+    .unwrap();
+    ran(&["config", "check"])
+        .exits(2)
+        .says(&["log.filter", "info,hotswap_agent=debug"]);
+    std::fs::write(
+        dir.path().join("other.toml"),
+        "[server]\nhtpp = \"127.0.0.1:1\"\n",
+    )
+    .unwrap();
+    ran(&["config", "check", "other.toml"]).exits(2).says(&[
+        "a fault",
+        "server.htpp (other.toml:2)",
+        "did you mean http?",
+    ]);
+    // A server tells the same before it touches anything.
+    ran(&["server", "--config", "other.toml"])
+        .exits(2)
+        .says(&["server.htpp (other.toml:2)"]);
+    ran(&["config", "show", "--config", "absent.toml"])
+        .exits(2)
+        .says(&["absent.toml can't be read"]);
+    std::fs::write(
+        dir.path().join("other.toml"),
+        "[server]\nhttp = \"127.0.0.1:1\"\n",
+    )
+    .unwrap();
+    let shown = ran(&[
+        "config",
+        "show",
+        "--config",
+        "other.toml",
+        "--set",
+        "server.heartbeat=1s",
+        "--changed",
+        "-o",
+        "json",
+    ])
+    .exits(0)
+    .json();
+    assert_eq!(
+        shown,
+        serde_json::json!([
+            { "key": "server.http", "value": "127.0.0.1:1", "origin": "other.toml:2" },
+            { "key": "server.heartbeat", "value": "1s", "origin": "--set" },
+        ])
+    );
+    let schema = ran(&["config", "schema"]).exits(0).json();
+    assert_eq!(schema["properties"]["server"]["additionalProperties"], false);
+    ran(&["agent"])
+        .exits(2)
+        .says(&["agent.node is missing", "--node", "HOTSWAP_AGENT_NODE"]);
 }

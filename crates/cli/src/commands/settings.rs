@@ -1,0 +1,166 @@
+//! From the configuration's layers to what a server and an agent are told.
+
+use std::path::PathBuf;
+
+use hotswap_agent::AgentConfig;
+use hotswap_config::{ConfigError, Loaded, Sources};
+use hotswap_core::ids::{EnvName, InvalidName};
+use hotswap_server::{Grant, ServerConfig};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{self, Global, Layers};
+use crate::problem::Problem;
+
+/// Where a process's configuration comes from.
+pub(crate) fn sources(layers: &Layers) -> Sources {
+    let mut sources = Sources::of_process(layers.config.clone());
+    sources
+        .flags
+        .extend(layers.set.iter().map(|(key, value)| hotswap_config::Flag {
+            flag: "--set",
+            key: key.clone(),
+            value: value.clone(),
+        }));
+    sources
+}
+
+/// A server's, with its flags.
+pub(super) fn server_sources(args: &args::Server) -> Sources {
+    sources(&args.layers)
+        .flag(
+            "--data",
+            "server.data",
+            args.data.as_ref().map(|path| path.display()),
+        )
+        .flag("--http", "server.http", args.http)
+        .flag("--agents", "server.agents", args.agents)
+}
+
+/// An agent's, with its flags.
+pub(super) fn agent_sources(args: &args::Agent, global: &Global) -> Sources {
+    let labels: Vec<String> = args
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    sources(&args.layers)
+        .flag("--node", "agent.node", args.node.as_ref())
+        .flag("--environment", "agent.environment", args.environment.as_ref())
+        .flag("--server", "agent.server", global.server.as_ref())
+        .flag(
+            "--data",
+            "agent.data",
+            args.data.as_ref().map(|path| path.display()),
+        )
+        .flag("--ingress", "agent.ingress", args.ingress)
+        .flag(
+            "--label",
+            "agent.labels",
+            (!labels.is_empty()).then(|| labels.join(",")),
+        )
+}
+
+/// Reads all layers, and what only this crate can judge.
+///
+/// # Errors
+/// Everything that is wrong, for people.
+pub(crate) fn load(sources: &Sources) -> Result<Loaded, Problem> {
+    let loaded = hotswap_config::load(sources).map_err(|error| problem(&error))?;
+    log_filter(&loaded)?;
+    Ok(loaded)
+}
+
+fn problem(error: &ConfigError) -> Problem {
+    let because = std::error::Error::source(error)
+        .map(|source| format!(": {source}"))
+        .unwrap_or_default();
+    Problem::usage(format!("{error}{because}"))
+        .details(error.faults().iter().map(ToString::to_string).collect())
+}
+
+/// What is logged.
+pub(crate) fn log_filter(loaded: &Loaded) -> Result<EnvFilter, Problem> {
+    let filter = &loaded.config.log.filter;
+    EnvFilter::try_new(filter).map_err(|error| {
+        Problem::usage(format!(
+            "log.filter is {filter:?}: {error}; it should be a level such as info, or levels by crate such as \
+             info,hotswap_agent=debug"
+        ))
+    })
+}
+
+/// What a server is told.
+pub(crate) fn server_config(loaded: &Loaded) -> ServerConfig {
+    let server = &loaded.config.server;
+    let mut config = ServerConfig::new(&server.data);
+    config.http = server.http;
+    config.agents = server.agents;
+    config.environments = loaded.environments();
+    config.heartbeat = server.heartbeat.get();
+    config.heartbeat_timeout = server.heartbeat_timeout.get();
+    config.package_bytes_max = server.package_size_max.bytes();
+    config.snapshot_every = server.snapshot_every;
+    config.grants = grants(loaded);
+    config
+}
+
+/// What modules may ask for, by environment.
+pub(crate) fn grants(loaded: &Loaded) -> Vec<Grant> {
+    let environments = loaded.config.environments.iter();
+    environments
+        .map(|environment| Grant {
+            environment: environment
+                .name
+                .parse::<EnvName>()
+                .expect("names were checked when they were loaded"),
+            outbound_hosts: environment.grants.outbound_hosts.clone(),
+            variables: environment.grants.variables.clone(),
+        })
+        .collect()
+}
+
+/// What an agent is told.
+///
+/// # Errors
+/// The node's name or environment is missing or malformed, or a setting can't be.
+pub(crate) fn agent_config(loaded: &Loaded) -> Result<AgentConfig, Problem> {
+    let agent = &loaded.config.agent;
+    let missing = |key: &str, flag: &str, variable: &str| {
+        Problem::usage(format!("agent.{key} is missing"))
+            .next(format!("give it by {flag}, by {variable}, or in hotswap.toml"))
+    };
+    let node = agent
+        .node
+        .as_ref()
+        .ok_or_else(|| missing("node", "--node", "HOTSWAP_AGENT_NODE"))?;
+    let environment = agent
+        .environment
+        .as_ref()
+        .ok_or_else(|| missing("environment", "--environment", "HOTSWAP_AGENT_ENVIRONMENT"))?;
+    let faulty = |key: &str, error: InvalidName, flag: &str| {
+        Problem::usage(format!("agent.{key}: {error}"))
+            .next(format!("give another by {flag} or in hotswap.toml"))
+    };
+    let node = node.parse().map_err(|error| faulty("node", error, "--node"))?;
+    let environment = environment
+        .parse()
+        .map_err(|error| faulty("environment", error, "--environment"))?;
+    let data = agent
+        .data
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(format!("hotswap-agent-{node}")));
+    let mut config = AgentConfig::new(node, environment, &agent.server, data);
+    config.labels.clone_from(&agent.labels);
+    config.listen = agent.ingress;
+    config.advertise.clone_from(&agent.advertise);
+    config.hostname = agent.hostname.clone().or_else(|| {
+        let name = std::fs::read_to_string("/etc/hostname").ok()?;
+        Some(name.trim().to_owned())
+    });
+    config.heartbeat = agent.heartbeat.get();
+    config.drain_deadline = agent.drain_deadline.get();
+    config
+        .validate()
+        .map_err(|error| Problem::usage(error.to_string()))?;
+    Ok(config)
+}

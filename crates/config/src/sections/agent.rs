@@ -1,0 +1,36 @@
+//! The node.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use hotswap_package::HumanDuration;
+
+use crate::section::section;
+
+section! {
+    /// The node, `hotswap agent`.
+    pub struct Agent {
+        /// This node's name in the fleet.
+        node: Option<String> = None,
+        /// The environment to join. The server's record of the node wins.
+        environment: Option<String> = None,
+        /// Labels such as a zone: a rollout's cohorts are spread over them.
+        labels: BTreeMap<String, String> = BTreeMap::new(),
+        /// The server's address for agents.
+        #[schemars(extend("x-variable" = "HOTSWAP_AGENTS"))]
+        server: String = "http://127.0.0.1:5002".to_owned(),
+        /// Folder of the node's ledger and packages; `hotswap-agent-NODE` if none is given.
+        data: Option<PathBuf> = None,
+        /// Where the node takes requests.
+        ingress: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)),
+        /// Where others reach the ingress, as HOST:PORT, if that is not where it listens.
+        advertise: Option<String> = None,
+        /// The host's name, for people; the system's if none is given.
+        hostname: Option<String> = None,
+        /// How often the node reports at least, until the server says otherwise.
+        heartbeat: HumanDuration = HumanDuration::secs(30),
+        /// How long requests in flight may go on after the agent was asked to stop.
+        drain_deadline: HumanDuration = HumanDuration::secs(10),
+    }
+}
