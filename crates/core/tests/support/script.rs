@@ -3,6 +3,7 @@
 use hotswap_core::command::{Command, DeployRequest, Refusal};
 use hotswap_core::decide::Reply;
 use hotswap_core::desired::desired;
+use hotswap_core::event::Logged;
 use hotswap_core::explain::waits;
 use hotswap_core::ids::{DeploymentId, Digest, EnvName, ModuleName, NodeId, ReleaseRef};
 use hotswap_core::policy::{CanaryBy, Environment, OnInconclusive, RolloutPolicy, Strategy};
@@ -31,6 +32,15 @@ pub struct Script {
 
 /// Runs a script and returns it with what came of it.
 pub fn run(text: &str) -> String {
+    tell(text).0
+}
+
+/// Runs a script and returns its log.
+pub fn log(text: &str) -> Vec<Logged> {
+    tell(text).1.map(|world| world.log).unwrap_or_default()
+}
+
+fn tell(text: &str) -> (String, Option<World>) {
     let mut script = Script {
         world: None,
         told: 0,
@@ -58,7 +68,7 @@ pub fn run(text: &str) -> String {
     if let Some(world) = &script.world {
         world.check_log();
     }
-    result
+    (result, script.world)
 }
 
 impl Script {
