@@ -16,6 +16,7 @@ use crate::exit;
     disable_help_subcommand = true,
     after_help = format!("Examples:
   hotswap demo                                      a whole fleet on this machine, and its story
+  hotswap login                                     at the server that the following commands go to
   hotswap module push modules/payment-processor/2.1.0
   hotswap deploy payment-processor 2.1.0 --to Production --watch
   hotswap why 3f2a                                  why a deployment stands as it does (ids may be shortened)
@@ -35,7 +36,7 @@ pub(crate) const SERVER_URL: &str = "http://127.0.0.1:5000";
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Where the server is [env: HOTSWAP_SERVER] [default: http://127.0.0.1:5000]
+    /// Where the server is [env: HOTSWAP_SERVER] [default: the current context's, else http://127.0.0.1:5000]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// How results are written: table, or json, which is the server's own answer
@@ -54,13 +55,13 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// The API's address: as given, else from the environment, else the default.
-    pub(crate) fn server_url(&self) -> String {
+    /// The API's address: as given, else from the environment, else the current context's, else the default.
+    pub(crate) fn server_url(&self, context: Option<&str>) -> String {
         let from_environment = || std::env::var("HOTSWAP_SERVER").ok().filter(|url| !url.is_empty());
         self.server
             .clone()
             .or_else(from_environment)
-            .unwrap_or_else(|| SERVER_URL.to_owned())
+            .unwrap_or_else(|| context.unwrap_or(SERVER_URL).to_owned())
     }
 }
 
@@ -170,6 +171,48 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   hotswap why 3f2a")]
     Why(One),
+    /// List the approvals that wait
+    #[command(after_help = "Examples:
+  hotswap approvals
+  hotswap approvals -o json")]
+    Approvals,
+    /// Let a deployment that waits for an approval begin
+    #[command(after_help = "Examples:
+  hotswap approve 3f2a --reason 'ticket OPS-7'")]
+    Approve(Decision),
+    /// End a deployment that waits for an approval
+    #[command(after_help = "Examples:
+  hotswap reject 3f2a --reason 'not before the weekend'")]
+    Reject(Decision),
+    /// Log in at a server, and remember it for this user's commands
+    #[command(after_help = "Examples:
+  hotswap login                             asks for the username and the password
+  hotswap login ada --server http://10.0.0.7:5000
+  hotswap login ci --password-file /run/secrets/password")]
+    Login(Login),
+    /// End the login at a server, and forget it
+    #[command(after_help = "Examples:
+  hotswap logout")]
+    Logout,
+    /// Tell who the server takes you for
+    #[command(after_help = "Examples:
+  hotswap whoami")]
+    Whoami,
+    /// List, choose or make contexts: names for servers
+    #[command(subcommand)]
+    Context(Context),
+    /// List, make and change users
+    #[command(subcommand)]
+    User(User),
+    /// List, make and revoke API tokens for programs
+    #[command(subcommand)]
+    Token(Token),
+    /// List and rotate the keys that sign logins
+    #[command(subcommand)]
+    Key(Key),
+    /// List what was done, and verify that the record was not changed
+    #[command(subcommand)]
+    Audit(Audit),
     /// Write a hotswap.toml with every key, its documentation and its default
     #[command(after_help = "Examples:
   hotswap init                            hotswap.toml here, which servers and agents started here read
@@ -186,7 +229,8 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   hotswap server
   hotswap server --config /etc/hotswap/hotswap.toml --set server.heartbeat=10s
-  hotswap server --data /var/lib/hotswap --http 127.0.0.1:5000 --agents 127.0.0.1:5002")]
+  hotswap server --data /var/lib/hotswap --http 127.0.0.1:5000 --agents 127.0.0.1:5002
+  hotswap server --admin-password-file /run/secrets/admin    the first start makes the user admin")]
     Server(Server),
     /// Run a node
     #[command(after_help = "Examples:
@@ -227,6 +271,201 @@ pub(crate) enum Module {
         /// Only this module
         name: Option<String>,
     },
+}
+
+/// A person's word on an approval.
+#[derive(Debug, Args)]
+pub(crate) struct Decision {
+    /// The deployment's id, or a unique beginning of it
+    pub(crate) id: String,
+    /// Why, for people
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Who decides, for people [default: your account's address]
+    #[arg(long, env = "HOTSWAP_EMAIL", value_name = "ADDRESS", hide_env_values = true)]
+    pub(crate) email: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The username [default: asked for]
+    pub(crate) username: Option<String>,
+    /// The password's file; - is stdin [default: asked for]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// The file of the password that replaces a one-time one [default: asked for]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Context {
+    /// List them
+    #[command(after_help = "Examples:
+  hotswap context list")]
+    List,
+    /// Choose the one that commands use
+    #[command(after_help = "Examples:
+  hotswap context use eu")]
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Make one, or give it another server
+    #[command(after_help = "Examples:
+  hotswap context set eu --server http://10.0.0.7:5000")]
+    Set {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// List them
+    #[command(after_help = "Examples:
+  hotswap user list")]
+    List,
+    /// Make one; its one-time password is told once
+    #[command(after_help = "Examples:
+  hotswap user add ada --email ada@example.com --role Deployer")]
+    Add {
+        /// The name that it logs in by; never given to another later
+        username: String,
+        /// An e-mail address
+        #[arg(long)]
+        email: String,
+        /// The name that people call it
+        #[arg(long)]
+        name: Option<String>,
+        /// Viewer, Deployer or Admin
+        #[arg(long)]
+        role: String,
+    },
+    /// Change one: describe it anew, give another role, disable it, lift a lock
+    #[command(after_help = "Examples:
+  hotswap user set ada --role Admin
+  hotswap user set ada --disabled true
+  hotswap user set ada --unlock")]
+    Set {
+        /// Which
+        username: String,
+        /// Another e-mail address
+        #[arg(long)]
+        email: Option<String>,
+        /// Another name
+        #[arg(long)]
+        name: Option<String>,
+        /// Viewer, Deployer or Admin
+        #[arg(long)]
+        role: Option<String>,
+        /// Whether it may not log in any more
+        #[arg(long, value_name = "true|false")]
+        disabled: Option<bool>,
+        /// Lift the lock after failed logins
+        #[arg(long)]
+        unlock: bool,
+    },
+    /// Give one a one-time password, told once
+    #[command(after_help = "Examples:
+  hotswap user reset-password ada")]
+    ResetPassword {
+        /// Which
+        username: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// List them: your own, for an Admin everybody's
+    #[command(after_help = "Examples:
+  hotswap token list")]
+    List,
+    /// Make one that speaks for you; told once
+    #[command(after_help = "Examples:
+  hotswap token create ci --role Deployer --module 'payment-*' --env QA --days 30")]
+    Create {
+        /// What it is for
+        name: String,
+        /// Viewer, Deployer or Admin; no more than your own
+        #[arg(long)]
+        role: String,
+        /// Only commands about such modules; may be repeated
+        #[arg(long = "module", value_name = "PATTERN")]
+        modules: Vec<String>,
+        /// Only commands about this environment; may be repeated
+        #[arg(long = "env", value_name = "ENV")]
+        environments: Vec<String>,
+        /// How long it lasts
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+    },
+    /// Revoke one; it is refused at once
+    #[command(after_help = "Examples:
+  hotswap token revoke 0b5c6a4e-6f0e-4a3b-9a5e-0d0a2c1b7f11")]
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// List them
+    #[command(after_help = "Examples:
+  hotswap key list")]
+    List,
+    /// Sign by a new one; nobody has to log in again
+    #[command(after_help = "Examples:
+  hotswap key rotate")]
+    Rotate,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// List what was done, newest first
+    #[command(after_help = "Examples:
+  hotswap audit list
+  hotswap audit list --actor ada --kind command
+  hotswap audit list --kind denial --from 2026-11-24T00:00:00Z --limit 500 -o json")]
+    List(AuditList),
+    /// Verify the whole record; exits 1 if anything in it was changed
+    #[command(after_help = "Examples:
+  hotswap audit verify
+  hotswap audit verify --data /var/lib/hotswap    without the server, or on a copy of its database")]
+    Verify {
+        /// The server's folder, or a database file
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditList {
+    /// Only by this user
+    #[arg(long)]
+    pub(crate) actor: Option<String>,
+    /// Only of this kind: server, event, command, login, denial, account, token or key
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only of this action, e.g. deploy
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only with this outcome: done, or a refusal's code
+    #[arg(long)]
+    pub(crate) outcome: Option<String>,
+    /// Only about this deployment, by its whole id
+    #[arg(long, value_name = "ID")]
+    pub(crate) deployment: Option<String>,
+    /// Only from this time on
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Only before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
 }
 
 #[derive(Debug, Args)]
@@ -361,6 +600,19 @@ pub(crate) struct Server {
     /// Environments as a JSON file, instead of those of the configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) environments: Option<PathBuf>,
+    /// The first admin's password; only the first start looks at it [env: HOTSWAP_ADMIN_PASSWORD, the password itself]
+    /// [default: a one-time password, told once]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_password_file: Option<PathBuf>,
+    /// How many requests a user, or an address, may send a minute: all, deployments, clusters, approvals, login
+    #[arg(long = "rate-limit", value_name = "GROUP=N", value_delimiter = ',', value_parser = rate_limit)]
+    pub(crate) rate_limits: Vec<(String, u32)>,
+    /// Don't count requests from this machine itself
+    #[arg(long)]
+    pub(crate) no_rate_limit_on_loopback: bool,
+    /// An origin whose pages may read answers; may be repeated [default: none]
+    #[arg(long = "cors-origin", value_name = "ORIGIN")]
+    pub(crate) cors_origins: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -398,6 +650,18 @@ pub(crate) struct Demo {
     /// Keep the fleet's data here [default: a temporary folder that goes with the demo]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+}
+
+fn rate_limit(text: &str) -> Result<(String, u32), String> {
+    let wrong = || "must be all, deployments, clusters, approvals or login, = and a number".to_owned();
+    let (group, number) = text.split_once('=').ok_or_else(wrong)?;
+    let known = ["all", "deployments", "clusters", "approvals", "login"].contains(&group);
+    let number = number.parse().map_err(|_| wrong())?;
+    if known {
+        Ok((group.to_owned(), number))
+    } else {
+        Err(wrong())
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -75,9 +75,20 @@ impl From<&ApiError> for Problem {
                 details,
                 trace_id,
                 retry_after,
+                code,
                 ..
             } => {
                 let problem = match status.as_u16() {
+                    401 if code.as_deref() == Some("bad_credentials") => Self::usage(message),
+                    401 => Self::usage(message)
+                        .next("log in with: hotswap login")
+                        .next("programs give a token: HOTSWAP_TOKEN=…"),
+                    403 if code.as_deref() == Some("password_change_required") => {
+                        Self::usage(message).next("log in and choose one with: hotswap login")
+                    }
+                    403 => {
+                        Self::usage(message).next("`hotswap whoami` shows who you are here, and your role")
+                    }
                     429 => Self::failed(message).next(format!(
                         "try again in {} s",
                         retry_after.as_deref().unwrap_or("some")

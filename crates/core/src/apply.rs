@@ -2,6 +2,7 @@
 
 use crate::event::{Event, Logged, RolloutKey};
 use crate::ids::{DeploymentId, EnvName, NodeId};
+use crate::policy::Approvers;
 use crate::release::ReleaseHold;
 use crate::rollout::{BackReason, Effect, Hold, Phase, Rollout, RolloutPlan};
 use crate::stage::{Approval, Deployment, DeploymentStatus, Pause, Purpose, Stage, StageKind, StageStatus};
@@ -36,8 +37,10 @@ pub fn apply(state: &mut State, logged: &Logged) {
         | Event::ExceptionRecorded { .. } => nodes(state, &logged.event, now),
         Event::DeploymentRequested { .. }
         | Event::ReversalRequested { .. }
+        | Event::ApprovalGiven { .. }
         | Event::ApprovalDecided { .. }
         | Event::ApprovalExpired { .. }
+        | Event::DeploymentFrozen { .. }
         | Event::StageStarted { .. }
         | Event::StageFinished { .. }
         | Event::DeploymentFinished { .. }
@@ -198,6 +201,7 @@ fn deployments(state: &mut State, event: &Event, now: Now) {
             request,
             release,
             approval,
+            approvers,
         } => {
             let mut stages = Vec::new();
             if *approval {
@@ -241,6 +245,9 @@ fn deployments(state: &mut State, event: &Event, now: Now) {
                 requested: now,
                 approval_until: approval.then_some(now.wall + timeout),
                 approval: None,
+                approvers: approvers.clone(),
+                approvals: Vec::new(),
+                frozen: None,
                 stages,
                 status: if *approval {
                     DeploymentStatus::PendingApproval
@@ -288,6 +295,9 @@ fn deployments(state: &mut State, event: &Event, now: Now) {
                 requested: now,
                 approval_until: None,
                 approval: None,
+                approvers: Approvers::default(),
+                approvals: Vec::new(),
+                frozen: None,
                 stages: vec![stage],
                 status: DeploymentStatus::Running,
                 message: String::new(),
@@ -301,7 +311,9 @@ fn deployments(state: &mut State, event: &Event, now: Now) {
                 finished.status = DeploymentStatus::RolledBack;
             }
         }
-        Event::ApprovalDecided { deployment: id, .. }
+        Event::ApprovalGiven { deployment: id, .. }
+        | Event::ApprovalDecided { deployment: id, .. }
+        | Event::DeploymentFrozen { deployment: id, .. }
         | Event::ApprovalExpired { deployment: id }
         | Event::StageStarted { deployment: id, .. }
         | Event::StageFinished { deployment: id, .. }
@@ -324,6 +336,16 @@ fn deployments(state: &mut State, event: &Event, now: Now) {
 
 fn progress(deployment: &mut Deployment, event: &Event, now: Now) {
     match event {
+        Event::ApprovalGiven {
+            by, email, reason, ..
+        } => deployment.approvals.push(Approval {
+            approved: true,
+            by: by.clone(),
+            email: email.clone(),
+            reason: reason.clone(),
+            at: now.wall,
+        }),
+        Event::DeploymentFrozen { frozen, .. } => deployment.frozen = Some(frozen.clone()),
         Event::ApprovalDecided {
             approved,
             by,
@@ -343,7 +365,17 @@ fn progress(deployment: &mut Deployment, event: &Event, now: Now) {
             } else {
                 (StageStatus::Failed, "rejected")
             };
-            end_approval(deployment, status, format!("{word} by {by}"), now);
+            let mut people: Vec<&str> = deployment
+                .approvals
+                .iter()
+                .map(|given| given.by.as_str())
+                .collect();
+            if !*approved {
+                people.clear();
+            }
+            people.push(by);
+            let message = format!("{word} by {}", people.join(", "));
+            end_approval(deployment, status, message, now);
         }
         Event::ApprovalExpired { .. } => {
             end_approval(

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::Block;
 use crate::command::DeployRequest;
+use crate::freeze::Frozen;
 use crate::ids::{
     DeploymentId, Digest, EnvName, FleetId, Incarnation, ModuleName, NodeId, ReleaseRef, RolloutId,
 };
-use crate::policy::Environment;
+use crate::policy::{Approvers, Environment};
 use crate::release::Release;
 use crate::rollout::{BackReason, Exclusion, Excuse, HoldReason, RolloutPlan, StepPass};
 use crate::stage::{DeploymentStatus, StageStatus};
@@ -131,6 +132,9 @@ pub enum Event {
         release: ReleaseRef,
         /// Whether a person must approve.
         approval: bool,
+        /// Who may, and how many must.
+        #[serde(default)]
+        approvers: Approvers,
     },
     /// Another kind of deployment: the undoing of one, or an unloading.
     ReversalRequested {
@@ -164,6 +168,17 @@ pub enum Event {
         /// Why.
         reason: Option<String>,
     },
+    /// A person approved, and more must.
+    ApprovalGiven {
+        /// Which deployment's.
+        deployment: DeploymentId,
+        /// Who.
+        by: String,
+        /// An annotation.
+        email: String,
+        /// Why.
+        reason: Option<String>,
+    },
     /// Nobody decided an approval in time.
     ApprovalExpired {
         /// Which deployment's.
@@ -177,6 +192,13 @@ pub enum Event {
         stage: u32,
         /// Counts the attempts at it, from 1.
         attempt: u32,
+    },
+    /// A deployment met a freeze: it waits until that ends.
+    DeploymentFrozen {
+        /// Which.
+        deployment: DeploymentId,
+        /// What it met.
+        frozen: Frozen,
     },
     /// A stage ended.
     StageFinished {

@@ -21,6 +21,23 @@ pub enum Wait {
     Approval {
         /// Until when.
         until: WallTime,
+        /// How many people approved.
+        #[serde(default)]
+        given: u32,
+        /// How many must.
+        #[serde(default)]
+        needed: u32,
+    },
+    /// The end of a freeze.
+    Freeze {
+        /// Where.
+        environment: EnvName,
+        /// Which window.
+        window: String,
+        /// Why it is there.
+        reason: String,
+        /// When it ends.
+        until: WallTime,
     },
     /// A check of the server's own.
     Check {
@@ -124,7 +141,22 @@ impl fmt::Display for Wait {
             }
         };
         match self {
+            Self::Approval { given, needed, .. } if *needed > 1 => {
+                write!(f, "waits for approvals: {given} of {needed} given")
+            }
             Self::Approval { .. } => f.write_str("waits for an approval"),
+            Self::Freeze {
+                environment,
+                window,
+                reason,
+                ..
+            } => {
+                let colon = if reason.is_empty() { "" } else { ": " };
+                write!(
+                    f,
+                    "{environment} is frozen ({window}{colon}{reason}): no rollout starts until that ends"
+                )
+            }
             Self::Check { check } => write!(f, "{check} is running"),
             Self::CheckSlot { at_once } => {
                 write!(

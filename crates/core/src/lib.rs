@@ -11,6 +11,7 @@ pub mod decide;
 pub mod desired;
 pub mod event;
 pub mod explain;
+pub mod freeze;
 pub mod ids;
 pub mod invariants;
 pub mod observe;

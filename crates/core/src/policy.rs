@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::JudgePolicy;
+use crate::freeze::{FREEZES_MAX, FreezeWindow};
 use crate::ids::EnvName;
 use crate::time::Millis;
 
@@ -25,6 +26,41 @@ pub struct Environment {
     pub approval_required: bool,
     /// How long an approval is waited for.
     pub approval_timeout: Millis,
+    /// Who may approve, and how many must.
+    #[serde(default)]
+    pub approvers: Approvers,
+    /// When no rollout starts in it.
+    #[serde(default)]
+    pub freezes: Vec<FreezeWindow>,
+}
+
+/// Most people that must approve.
+pub const APPROVALS_NEEDED_MAX: u32 = 16;
+/// Most people that an environment names as approvers.
+pub const APPROVERS_MAX: usize = 64;
+
+/// Who may approve deployments to an environment, and how many must. A deployment keeps what holds when it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approvers {
+    /// How many must: each person counts once, and the requester never.
+    #[serde(default = "one")]
+    pub needed: u32,
+    /// Who may, by the subjects of their tokens; empty: whoever has the role for it.
+    #[serde(default)]
+    pub subjects: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Default for Approvers {
+    fn default() -> Self {
+        Self {
+            needed: 1,
+            subjects: Vec::new(),
+        }
+    }
 }
 
 /// How a release reaches the nodes of an environment.
@@ -153,6 +189,8 @@ impl Environment {
             policy: RolloutPolicy::default(),
             approval_required: false,
             approval_timeout,
+            approvers: Approvers::default(),
+            freezes: Vec::new(),
         };
         vec![
             make("Development", Strategy::Direct, day),
@@ -189,6 +227,42 @@ impl Environment {
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
+    /// Approvers and freezes.
+    fn validate_people(&self, faults: &mut Vec<String>) {
+        let name = &self.name;
+        let Approvers { needed, subjects } = &self.approvers;
+        if !(1..=APPROVALS_NEEDED_MAX).contains(needed) {
+            faults.push(format!(
+                "{name}: approvers.needed must be 1 to {APPROVALS_NEEDED_MAX}, not {needed}"
+            ));
+        }
+        if subjects.len() > APPROVERS_MAX {
+            faults.push(format!(
+                "{name}: approvers.subjects must be at most {APPROVERS_MAX}"
+            ));
+        }
+        if !subjects.is_empty() && subjects.len() < *needed as usize {
+            faults.push(format!(
+                "{name}: approvers.needed is {needed}, and only {} may approve",
+                subjects.len()
+            ));
+        }
+        if self.freezes.len() > FREEZES_MAX {
+            faults.push(format!("{name}: freezes must be at most {FREEZES_MAX}"));
+        }
+        for (index, freeze) in self.freezes.iter().enumerate() {
+            if self.freezes[..index]
+                .iter()
+                .any(|other| other.name == freeze.name)
+            {
+                faults.push(format!("{name}: freezes has {:?} twice", freeze.name));
+            }
+            let mut own = Vec::new();
+            freeze.validate(&mut own);
+            faults.extend(own.into_iter().map(|fault| format!("{name}: {fault}")));
+        }
+    }
+
     fn validate(&self, faults: &mut Vec<String>) {
         let name = &self.name;
         match &self.strategy {
@@ -206,6 +280,7 @@ impl Environment {
             }
             _ => {}
         }
+        self.validate_people(faults);
         let policy = &self.policy;
         if policy.control_percent == 0 || policy.control_percent > 90 {
             faults.push(format!(

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::freeze::Frozen;
 use crate::ids::{DeploymentId, EnvName, ModuleName, ReleaseRef};
+use crate::policy::Approvers;
 use crate::time::{CoreTime, Now, WallTime};
 
 /// How a deployment stands, in the contract's words.
@@ -204,6 +206,15 @@ pub struct Deployment {
     pub approval_until: Option<WallTime>,
     /// How the approval was decided.
     pub approval: Option<Approval>,
+    /// Who may approve, and how many must.
+    #[serde(default)]
+    pub approvers: Approvers,
+    /// Approvals so far, where more are needed.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+    /// The freeze that it met last.
+    #[serde(default)]
+    pub frozen: Option<Frozen>,
     /// Its stages, in order.
     pub stages: Vec<Stage>,
     /// How it stands.

@@ -207,6 +207,8 @@ fn environments(max_failed: u32, on_inconclusive: OnInconclusive) -> Vec<Environ
         policy: policy.clone(),
         approval_required: false,
         approval_timeout: Millis(60_000),
+        approvers: hotswap_core::policy::Approvers::default(),
+        freezes: Vec::new(),
     };
     names.zip(ways).map(environment).collect()
 }

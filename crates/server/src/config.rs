@@ -8,6 +8,9 @@ use hotswap_core::ids::EnvName;
 use hotswap_core::policy::Environment;
 use hotswap_package::PACKAGE_BYTES_MAX;
 
+use crate::access::AccessConfig;
+use crate::api::RateLimits;
+
 /// How a server runs.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -29,6 +32,12 @@ pub struct ServerConfig {
     pub grants: Vec<Grant>,
     /// Events between snapshots: recovery folds at most about so many.
     pub snapshot_every: u64,
+    /// Who may do what.
+    pub access: AccessConfig,
+    /// How often somebody may call.
+    pub rate_limits: RateLimits,
+    /// Origins (as in `https://ops.example.com`) whose pages may read answers; none by default.
+    pub cors_origins: Vec<String>,
 }
 
 /// What an environment lets modules ask for.
@@ -55,6 +64,9 @@ impl ServerConfig {
             package_bytes_max: PACKAGE_BYTES_MAX,
             grants: Vec::new(),
             snapshot_every: 10_000,
+            access: AccessConfig::default(),
+            rate_limits: RateLimits::default(),
+            cors_origins: Vec::new(),
         }
     }
 }

@@ -4,7 +4,9 @@
 //! decide, makes the outcome durable in the [`store`], and then lets its effects out. Everything else here is a door
 //! to it: [`api`] for people and programs, [`fleet`] for agents; or work on its behalf: [`checks`], [`registry`].
 
+pub mod access;
 pub mod api;
+pub mod audit;
 pub mod checks;
 pub mod clock;
 pub mod config;
@@ -16,5 +18,7 @@ pub mod server;
 pub mod store;
 pub mod views;
 
+pub use access::{AccessConfig, DEMO_ACCOUNTS, FirstAdmin, Role};
+pub use api::RateLimits;
 pub use config::{Grant, ServerConfig};
 pub use server::{RunningServer, Server, StartError};

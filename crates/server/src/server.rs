@@ -11,6 +11,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{self, Access, AccessError, FirstAdmin};
 use crate::api::{self, Api, Listening};
 use crate::checks::Checks;
 use crate::clock::millis;
@@ -19,7 +20,7 @@ use crate::driver::{self, DriverError, DriverParts};
 use crate::fleet::Fleet;
 use crate::registry::Registry;
 use crate::series::Series;
-use crate::store::{SqliteStore, Store, StoreError};
+use crate::store::{AccessStore, SqliteStore, Store, StoreError};
 
 /// An agent that says nothing is asked this often whether it is there, and given up after as long again.
 const AGENT_PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -57,6 +58,9 @@ pub enum StartError {
     /// The log can't be recovered.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// Nobody could log in.
+    #[error("users and keys could not be made ready: {0}")]
+    Access(#[from] AccessError),
 }
 
 fn explain(error: &io::Error, addr: &SocketAddr) -> String {
@@ -82,6 +86,7 @@ fn explain(error: &io::Error, addr: &SocketAddr) -> String {
 pub struct RunningServer {
     http: SocketAddr,
     agents: SocketAddr,
+    first_admin: Option<FirstAdmin>,
     /// Ends the door for people and programs first, so that what is under way is still decided.
     doors: CancellationToken,
     /// Ends the driver, and with it agents' sessions.
@@ -101,7 +106,9 @@ impl Server {
         let http = listen("the API", config.http).await?;
         let agents = listen("agents", config.agents).await?;
         let data_dir = config.data_dir.clone();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data_dir)?);
+        let store = Arc::new(SqliteStore::open(&data_dir)?);
+        let access_store: Arc<dyn AccessStore> = Arc::<SqliteStore>::clone(&store);
+        let store: Arc<dyn Store> = store;
         let registry =
             Registry::open(&data_dir, config.package_bytes_max).map_err(|source| StartError::Registry {
                 path: data_dir,
@@ -122,7 +129,15 @@ impl Server {
             Checks::new(world, bench, runtime, grants, results)
         })
         .await?;
+        let issuer = driver
+            .world()
+            .state()
+            .fleet
+            .map_or_else(String::new, |fleet| fleet.to_string());
+        let (access, first_admin, noted) = Access::start(access_store, config.access, issuer).await?;
+        let access = Arc::new(access);
         let tasks = TaskTracker::new();
+        tasks.spawn(access::maintain(Arc::clone(&access), noted, core.clone()));
         let series = Arc::new(Series::default());
         tasks.spawn(Arc::clone(&series).keep(Arc::clone(driver.world()), doors.clone()));
         let (http_addr, agents_addr) = (http.addr, agents.addr);
@@ -134,6 +149,9 @@ impl Server {
             registry,
             series,
             heartbeat_timeout,
+            access,
+            rate_limits: config.rate_limits,
+            cors_origins: config.cors_origins,
         });
         let api = tokio::spawn(api::serve(http, api::router(api), doors.clone()));
         tasks.close();
@@ -141,6 +159,7 @@ impl Server {
         Ok(RunningServer {
             http: http_addr,
             agents: agents_addr,
+            first_admin,
             doors,
             core,
             api,
@@ -182,6 +201,11 @@ impl RunningServer {
     /// Where agents connect.
     pub fn agents_addr(&self) -> SocketAddr {
         self.agents
+    }
+
+    /// The admin that this start made, where nobody could log in before.
+    pub fn first_admin(&self) -> Option<&FirstAdmin> {
+        self.first_admin.as_ref()
     }
 
     /// Returns when the server ends by itself, which it does only where the store failed. The process must end then:

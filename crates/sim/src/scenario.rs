@@ -284,6 +284,8 @@ fn environment(name: &str, calm: bool, rng: &mut Rng) -> Environment {
         policy,
         approval_required: !calm && rng.chance(100),
         approval_timeout: ms(rng, 3_000, 8_000),
+        approvers: hotswap_core::policy::Approvers::default(),
+        freezes: Vec::new(),
     }
 }
 

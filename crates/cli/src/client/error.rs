@@ -24,6 +24,8 @@ pub(crate) enum ApiError {
     Refused {
         status: StatusCode,
         message: String,
+        /// The server's word for programs.
+        code: Option<String>,
         details: Vec<String>,
         /// For the server's log.
         trace_id: Option<String>,
@@ -46,6 +48,8 @@ struct Document {
     details: Option<Vec<String>>,
     #[serde(default)]
     trace_id: Option<String>,
+    #[serde(default)]
+    code: Option<String>,
 }
 
 impl ApiError {
@@ -78,6 +82,7 @@ impl ApiError {
             Ok(document) => Self::Refused {
                 status,
                 message: document.error,
+                code: document.code,
                 details: document.details.unwrap_or_default(),
                 trace_id: document.trace_id,
                 retry_after,
@@ -93,6 +98,7 @@ impl ApiError {
                 Self::Refused {
                     status,
                     message,
+                    code: None,
                     details: Vec::new(),
                     trace_id: None,
                     retry_after,

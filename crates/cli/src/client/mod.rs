@@ -1,18 +1,24 @@
 //! The REST API, from a client's side.
 
 mod error;
+mod proof;
 mod types;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, Url};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::credentials;
+
 pub(crate) use error::ApiError;
+pub(crate) use proof::{Account, LoggedIn, Proof};
 pub(crate) use types::*;
 
 /// Longest wait for a connection.
@@ -33,6 +39,7 @@ const PAGES_MAX: u32 = 100;
 pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
+    proof: Arc<Proof>,
 }
 
 /// A query string's pairs.
@@ -73,7 +80,28 @@ impl Client {
             .no_proxy()
             .build()
             .map_err(|error| wrong(&error.to_string()))?;
-        Ok(Self { http, base })
+        let proof = Arc::new(Proof::Nobody);
+        Ok(Self { http, base, proof })
+    }
+
+    /// With what proves who it is.
+    pub(crate) fn with(mut self, proof: Proof) -> Self {
+        self.proof = Arc::new(proof);
+        self
+    }
+
+    /// Logs in; this client itself stays who it is.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn login(&self, username: &str, password: &SecretString) -> Result<LoggedIn, ApiError> {
+        let body = serde_json::json!({ "username": username, "password": password.expose_secret() });
+        let url = self.url(&["authentication", "login"], &[])?;
+        typed(
+            self.attempt(&Method::POST, &url, &Body::Json(&body), None, None)
+                .await?
+                .0,
+        )
     }
 
     /// The server's address.
@@ -139,6 +167,23 @@ impl Client {
             .0)
     }
 
+    /// Another method than `GET` or `POST`, with a body or without one.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+    ) -> Result<Value, ApiError> {
+        let url = self.url(path, &[])?;
+        Ok(self
+            .send(method, url, body.map_or(Body::None, Body::Json))
+            .await?
+            .0)
+    }
+
     /// Pushes a package.
     ///
     /// # Errors
@@ -168,12 +213,58 @@ impl Client {
     async fn send(&self, method: Method, url: Url, body: Body<'_>) -> Result<(Value, HeaderMap), ApiError> {
         let key = (method == Method::POST).then(|| uuid::Uuid::new_v4().to_string());
         let mut attempt = 1;
+        let (mut token, soon) = self.proof.token().await;
+        let mut renewed = soon;
+        if soon {
+            token = self.renew().await?;
+        }
         loop {
-            match self.attempt(&method, &url, &body, key.as_deref()).await {
+            match self
+                .attempt(&method, &url, &body, key.as_deref(), token.as_ref())
+                .await
+            {
                 Err(ApiError::Broken { .. }) if attempt < ATTEMPTS_MAX => attempt += 1,
+                // The clocks may differ, or the server may have a new key.
+                Err(error) if error.status() == Some(401) && !renewed && self.can_renew() => {
+                    renewed = true;
+                    token = self.renew().await?;
+                }
                 result => return result,
             }
         }
+    }
+
+    fn can_renew(&self) -> bool {
+        matches!(*self.proof, Proof::Login { .. })
+    }
+
+    /// The next token of a login.
+    async fn renew(&self) -> Result<Option<SecretString>, ApiError> {
+        let Proof::Login { login, keeper } = &*self.proof else {
+            return Ok(None);
+        };
+        let mut login = login.lock().await;
+        // Without the folder it is renewed for this command alone.
+        let _turn = keeper.as_ref().map(credentials::Keeper::turn);
+        if let Some(kept) = keeper.as_ref().and_then(credentials::Keeper::look)
+            && kept.refresh_token.expose_secret() != login.refresh_token.expose_secret()
+        {
+            *login = kept;
+            if !proof::expires_soon(&login.expires_at) {
+                return Ok(Some(login.token.clone()));
+            }
+        }
+        let url = self.url(&["authentication", "refresh"], &[])?;
+        let body = proof::refresh_body(&login.refresh_token);
+        let answer = self
+            .attempt(&Method::POST, &url, &Body::Json(&body), None, None)
+            .await?;
+        let next: LoggedIn = typed(answer.0)?;
+        *login = next.login();
+        if let Some(Err(error)) = keeper.as_ref().map(|keeper| keeper.keep(&login)) {
+            eprintln!("warning: the login could not be remembered: {error:#}");
+        }
+        Ok(Some(login.token.clone()))
     }
 
     async fn attempt(
@@ -182,10 +273,14 @@ impl Client {
         url: &Url,
         body: &Body<'_>,
         key: Option<&str>,
+        token: Option<&SecretString>,
     ) -> Result<(Value, HeaderMap), ApiError> {
         let mut request = self.http.request(method.clone(), url.clone());
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose_secret());
         }
         request = match body {
             Body::None => request.timeout(ANSWER_TIMEOUT),

@@ -54,7 +54,7 @@ async fn explain(remote: &Remote<'_>, args: &Deploy, refusal: ApiError) -> anyho
 }
 
 /// An annotation for people where none is given: the user at this machine.
-fn own_email() -> String {
+pub(super) fn own_email() -> String {
     let plain = |text: String, also: &str| -> String {
         text.chars()
             .filter(|c| c.is_ascii_alphanumeric() || also.contains(*c))

@@ -1,11 +1,16 @@
 //! What each command does.
 
+mod accounts;
 mod agent;
+mod approvals;
+mod audit;
 mod clusters;
 mod config;
+mod context;
 mod control;
 mod deploy;
 mod deployments;
+mod login;
 mod module;
 mod nodes;
 mod resolve;
@@ -22,7 +27,7 @@ use std::future::Future;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 
-use crate::args::{Cli, Command, Global, Module};
+use crate::args::{Audit, Cli, Command, Global, Module};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -78,6 +83,28 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Why(args) => remote(global, output, async |remote| why::run(&remote, &args).await),
         Command::Init { file } => config::init(&file, output),
         Command::Config(what) => config::run(&what, output),
+        Command::Approvals => remote(global, output, async |remote| approvals::list(&remote).await),
+        Command::Approve(args) => remote(global, output, async |remote| {
+            approvals::decide(&remote, &args, "approve").await
+        }),
+        Command::Reject(args) => remote(global, output, async |remote| {
+            approvals::decide(&remote, &args, "reject").await
+        }),
+        Command::Login(args) => plain(login::login(global, &args, output)),
+        Command::Logout => remote(global, output, async |remote| {
+            login::logout(&remote, global).await
+        }),
+        Command::Whoami => remote(global, output, async |remote| login::whoami(&remote).await),
+        Command::Context(args) => context::run(&args, global, output),
+        Command::User(args) => remote(global, output, async |remote| {
+            accounts::user(&remote, &args).await
+        }),
+        Command::Token(args) => remote(global, output, async |remote| {
+            accounts::token(&remote, &args).await
+        }),
+        Command::Key(args) => remote(global, output, async |remote| accounts::key(&remote, &args).await),
+        Command::Audit(Audit::Verify { data: Some(data) }) => audit::verify_folder(&data, output),
+        Command::Audit(args) => remote(global, output, async |remote| audit::run(&remote, &args).await),
         Command::Server(args) => serving(server::run(&args, output)),
         Command::Agent(args) => serving(agent::run(&args, global, output)),
         Command::Demo(args) => serving(crate::demo::run(&args, output)),
@@ -93,12 +120,16 @@ fn remote<'a, F>(
 where
     F: Future<Output = anyhow::Result<Exit>>,
 {
-    let client = Client::new(&global.server_url())?;
+    let client = login::client(global)?;
+    plain(command(Remote { client, output }))
+}
+
+fn plain(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start")?;
-    runtime.block_on(command(Remote { client, output }))
+    runtime.block_on(command)
 }
 
 /// All cores for whoever serves.

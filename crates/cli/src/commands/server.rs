@@ -6,14 +6,19 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use hotswap_core::policy::Environment;
 use hotswap_runtime::{WasmHost, WasmHostConfig};
-use hotswap_server::Server;
+use hotswap_server::{FirstAdmin, RateLimits, RunningServer, Server};
+use secrecy::{ExposeSecret as _, SecretString};
 
+use super::login::read_secret;
 use super::serving::{asked_to_stop, start_logs};
 use super::settings;
 use crate::args;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::problem::Problem;
+
+/// The first admin's password itself.
+const ADMIN_PASSWORD_VARIABLE: &str = "HOTSWAP_ADMIN_PASSWORD";
 
 /// Serves until it is told to stop.
 pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<Exit> {
@@ -24,6 +29,9 @@ pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<
     if let Some(path) = &args.environments {
         config.environments = Some(read_environments(path)?);
     }
+    config.access.admin_password = admin_password(args)?;
+    config.rate_limits = rate_limits(args);
+    config.cors_origins.clone_from(&args.cors_origins);
     // The server compiles and tries releases in the runtime that nodes have.
     let host = WasmHostConfig {
         cache_dir: Some(config.data_dir.join("compiled")),
@@ -32,6 +40,9 @@ pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<
     let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
     let mut server = Server::start(config, host).await?;
     output.line(format!("ready: http://{}", server.http_addr()))?;
+    if let Some(first) = server.first_admin() {
+        tell_first_admin(first, &server, output)?;
+    }
     tracing::info!(http = %server.http_addr(), agents = %server.agents_addr(), "ready");
     tokio::select! {
         () = stop => {}
@@ -44,6 +55,58 @@ pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<
     tracing::info!("stopping");
     server.shutdown().await?;
     Ok(Exit::Done)
+}
+
+/// The first admin's password, from a file or the environment.
+fn admin_password(args: &args::Server) -> anyhow::Result<Option<SecretString>> {
+    if let Some(file) = &args.admin_password_file {
+        return read_secret(file).map(Some);
+    }
+    let given = std::env::var(ADMIN_PASSWORD_VARIABLE).ok();
+    Ok(given.filter(|password| !password.is_empty()).map(Into::into))
+}
+
+fn rate_limits(args: &args::Server) -> RateLimits {
+    let mut limits = RateLimits {
+        loopback_is_free: args.no_rate_limit_on_loopback,
+        ..RateLimits::default()
+    };
+    for (group, number) in &args.rate_limits {
+        match group.as_str() {
+            "all" => limits.all = *number,
+            "deployments" => limits.deployments = *number,
+            "clusters" => limits.clusters = *number,
+            "approvals" => limits.approvals = *number,
+            _ => limits.login = *number,
+        }
+    }
+    limits
+}
+
+/// Who may log in, told once, with the command to do so. To stdout alone: a log is read by many.
+fn tell_first_admin(first: &FirstAdmin, server: &RunningServer, output: &Output) -> anyhow::Result<()> {
+    let username = &first.username;
+    let url = format!("http://{}", server.http_addr());
+    let flag = if url == args::SERVER_URL {
+        String::new()
+    } else {
+        format!(" --server {url}")
+    };
+    if let Some(password) = &first.password {
+        let password = password.expose_secret();
+        output.line(format!(
+            "first start: the user {username} has the one-time password {password}"
+        ))?;
+    }
+    if server.http_addr().ip().is_loopback() {
+        output.line(format!("log in with: hotswap login {username}{flag}"))?;
+    } else {
+        output.line(format!(
+            "log in with: hotswap login {username} --server http://THIS-MACHINE:{}",
+            server.http_addr().port()
+        ))?;
+    }
+    Ok(())
 }
 
 /// The environments of a file: the JSON of what the core calls an environment, in order.

@@ -70,6 +70,8 @@ impl Fleet {
         config.http.set_port(port);
         config.agents.set_port(0);
         config.environments = Some(environments());
+        config.access.demo = true;
+        config.rate_limits.loopback_is_free = true;
         config.heartbeat = HEARTBEAT;
         config.heartbeat_timeout = HEARTBEAT * HEARTBEATS_MISSED_MAX;
         let runtime: Arc<dyn Runtime> = Arc::<WasmHost>::clone(&host);

@@ -14,8 +14,10 @@ mod view;
 
 use std::time::Instant;
 
+use hotswap_server::DEMO_ACCOUNTS;
+
 use crate::args::Demo;
-use crate::client::Client;
+use crate::client::{Client, Proof};
 use crate::exit::Exit;
 use crate::output::{Output, grouped};
 use crate::problem::Problem;
@@ -35,7 +37,7 @@ pub(crate) async fn run(args: &Demo, output: &Output) -> anyhow::Result<Exit> {
     let mut fleet = Fleet::start_server(args.data.as_deref(), args.port).await?;
     output.line(format!("ready: {}", fleet.url()))?;
     let result = {
-        let mut director = Director::new(Client::new(&fleet.url())?, fleet.url(), output)?;
+        let mut director = Director::new(logged_in(&fleet).await?, fleet.url(), output)?;
         let result = tokio::select! {
             result = play(args, &mut fleet, &mut director, output) => result,
             // With `--exit` a 0 says that the story ended well, so its being cut short is something else.
@@ -58,6 +60,14 @@ pub(crate) async fn run(args: &Demo, output: &Output) -> anyhow::Result<Exit> {
         () = crate::commands::serving::asked_to_stop()? => {}
     }
     result
+}
+
+/// The demo is a client of its own server as anybody is.
+async fn logged_in(fleet: &Fleet) -> anyhow::Result<Client> {
+    let client = Client::new(&fleet.url())?;
+    let [admin, ..] = DEMO_ACCOUNTS;
+    let logged_in = client.login(admin.username, &admin.password.into()).await?;
+    Ok(client.with(Proof::of(&logged_in)))
 }
 
 async fn play(
@@ -154,6 +164,10 @@ fn what_next(fleet: &Fleet, output: &Output) -> anyhow::Result<()> {
     let lines = [
         String::new(),
         "The fleet stays up until Ctrl-C. Try, in another terminal:".to_owned(),
+        format!(
+            "  hotswap{server} login admin      the password is {}",
+            DEMO_ACCOUNTS[0].password
+        ),
         format!("  hotswap{server} module list"),
         format!("  hotswap{server} deploy order-management 3.0.0 --to Production --watch"),
         format!("  hotswap{server} deployments"),

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Ran, hotswap};
+use crate::support::{PASSWORD, Ran, hotswap};
 
 /// Longest wait for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -111,7 +111,22 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        Self { process, dir, agents }
+        let server = Self { process, dir, agents };
+        server.log_in();
+        server
+    }
+
+    /// The admin logs in; commands by [`Server::run`] are the admin's.
+    fn log_in(&self) {
+        let file = self.dir.path().join("password");
+        std::fs::write(&file, PASSWORD).unwrap();
+        self.run(&["login", "admin", "--password-file", file.to_str().unwrap()])
+            .exits(0);
+    }
+
+    /// Where this server's users remember their logins.
+    pub(crate) fn config_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("config")
     }
 
     fn process(dir: &tempfile::TempDir, (http, agents): (&str, &str), more: &[&str]) -> Process {
@@ -124,6 +139,7 @@ impl Server {
             http,
             "--agents",
             agents,
+            "--no-rate-limit-on-loopback",
         ];
         args.extend(more);
         Process::start(&args)
@@ -168,6 +184,7 @@ impl Server {
         hotswap()
             .args(args)
             .args(["--server", &self.process.url])
+            .env("HOTSWAP_CONFIG_DIR", self.config_dir())
             .output()
             .expect("the binary starts")
             .into()

@@ -2,6 +2,7 @@
 
 mod faults;
 mod fleet;
+mod people;
 mod support;
 mod with_a_server;
 mod without_a_server;

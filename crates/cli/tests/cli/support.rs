@@ -60,7 +60,11 @@ impl Ran {
     }
 }
 
-/// The binary, with nothing of this machine's environment that would change what it does.
+/// The first admin's password of servers that tests start.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// The binary, with nothing of this machine's environment that would change what it does. A server that it starts has
+/// the user admin with [`PASSWORD`]; nobody is logged in.
 pub(crate) fn hotswap() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hotswap"));
     command.env_remove("NO_COLOR");
@@ -69,6 +73,8 @@ pub(crate) fn hotswap() -> Command {
             command.env_remove(variable);
         }
     }
+    command.env("HOTSWAP_CONFIG_DIR", "/nonexistent/hotswap");
+    command.env("HOTSWAP_ADMIN_PASSWORD", PASSWORD);
     command.stdin(Stdio::null());
     command
 }

@@ -79,6 +79,16 @@ fn every_command_explains_itself_with_an_example() {
         let nested: &[&[&str]] = match command {
             "module" => &[&["module", "pack"], &["module", "push"], &["module", "list"]],
             "config" => &[&["config", "check"], &["config", "show"], &["config", "schema"]],
+            "context" => &[&["context", "list"], &["context", "use"], &["context", "set"]],
+            "user" => &[
+                &["user", "list"],
+                &["user", "add"],
+                &["user", "set"],
+                &["user", "reset-password"],
+            ],
+            "token" => &[&["token", "list"], &["token", "create"], &["token", "revoke"]],
+            "key" => &[&["key", "list"], &["key", "rotate"]],
+            "audit" => &[&["audit", "list"], &["audit", "verify"]],
             command => &[&[command]],
         };
         for path in nested {

@@ -189,6 +189,8 @@ impl Environment {
             policy: self.policy.to_core(),
             approval_required: self.approval_required,
             approval_timeout: millis(self.approval_timeout),
+            approvers: policy::Approvers::default(),
+            freezes: Vec::new(),
         })
     }
 }

@@ -211,6 +211,7 @@ fn deploy(state: &State, mut request: Box<DeployRequest>) -> Result<Accepted, Re
             request,
             release,
             approval,
+            approvers: environment.approvers.clone(),
         }],
         reply,
     ))
@@ -247,6 +248,37 @@ fn decide_approval(state: &State, id: DeploymentId, decided: Decided) -> Result<
             "{} asked for deployment {id} and can't decide on it; another person must",
             decided.by
         )));
+    }
+    let approvers = &deployment.approvers;
+    if !approvers.subjects.is_empty() && !approvers.subjects.contains(&decided.by) {
+        return Err(Refusal::Forbidden(format!(
+            "{} is none of those who may decide on deployments to {}: {}",
+            decided.by,
+            deployment.target,
+            approvers.subjects.join(", ")
+        )));
+    }
+    if decided.approve {
+        if deployment.approvals.iter().any(|given| given.by == decided.by) {
+            return Err(Refusal::AlreadyDecided(format!(
+                "{} approved deployment {id} already; another person must, too",
+                decided.by
+            )));
+        }
+        if deployment.approvals.len() + 1 < approvers.needed as usize {
+            let given = Event::ApprovalGiven {
+                deployment: id,
+                by: decided.by,
+                email: decided.email,
+                reason: decided.reason,
+            };
+            let reply = Reply {
+                deployment: Some(id),
+                status: Some(DeploymentStatus::PendingApproval),
+                ..Reply::default()
+            };
+            return Ok((vec![given], reply));
+        }
     }
     let approved = decided.approve;
     let message = format!("rejected by {}", decided.by);

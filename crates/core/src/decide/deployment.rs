@@ -3,6 +3,7 @@
 use super::forward::go_back;
 use crate::event::Event;
 use crate::explain::Wait;
+use crate::freeze::Frozen;
 use crate::ids::{DeploymentId, EnvName, ReleaseRef, RolloutId};
 use crate::policy::Environment;
 use crate::release::Kind;
@@ -64,7 +65,7 @@ pub(super) fn tick(state: &State, now: Now) -> Vec<Event> {
                 }
                 // Rollouts that start in one round take numbers one after the other.
                 let id = RolloutId(state.rollouts + 1 + started.len() as u64);
-                let moved = enter(state, deployment, place, environment, id);
+                let moved = enter(state, deployment, (place, environment), id, now);
                 let begins = moved
                     .iter()
                     .any(|event| matches!(event, Event::RolloutStarted { .. }));
@@ -166,7 +167,13 @@ fn blocker(state: &State, deployment: &Deployment, environment: &EnvName) -> Opt
 }
 
 /// Enters an environment: skips it, fails, waits, or takes the lock and starts its rollout.
-fn enter(state: &State, deployment: &Deployment, place: u32, name: &EnvName, id: RolloutId) -> Vec<Event> {
+fn enter(
+    state: &State,
+    deployment: &Deployment,
+    (place, name): (u32, &EnvName),
+    id: RolloutId,
+    now: Now,
+) -> Vec<Event> {
     let Some(release) = &deployment.release else {
         return Vec::new();
     };
@@ -214,6 +221,9 @@ fn enter(state: &State, deployment: &Deployment, place: u32, name: &EnvName, id:
             }
         }
     }
+    if let Some(waits) = freeze(deployment, environment, now) {
+        return waits;
+    }
     let plan = plan(state, deployment, environment, module, release, id);
     if plan.order.is_empty() {
         let message = format!("{name} has no nodes");
@@ -227,6 +237,36 @@ fn enter(state: &State, deployment: &Deployment, place: u32, name: &EnvName, id:
         stage_started(deployment, place),
         Event::RolloutStarted { plan: Box::new(plan) },
     ]
+}
+
+/// Whether no rollout may start in an environment now; the freeze that is met is recorded once.
+fn freeze(deployment: &Deployment, environment: &Environment, now: Now) -> Option<Vec<Event>> {
+    if met(deployment, environment).is_some_and(|frozen| now.wall < frozen.until) {
+        return Some(Vec::new());
+    }
+    let windows = environment.freezes.iter();
+    let (window, until) = windows
+        .filter_map(|window| Some((window, window.until(now.wall)?)))
+        .max_by_key(|(_, until)| *until)?;
+    Some(vec![Event::DeploymentFrozen {
+        deployment: deployment.id,
+        frozen: Frozen {
+            environment: environment.name.clone(),
+            window: window.name.clone(),
+            reason: window.reason.clone(),
+            until,
+        },
+    }])
+}
+
+/// The freeze that a deployment met in an environment, unless its window is no longer configured.
+fn met<'a>(deployment: &'a Deployment, environment: &Environment) -> Option<&'a Frozen> {
+    let frozen = deployment.frozen.as_ref()?;
+    let stands = environment
+        .freezes
+        .iter()
+        .any(|window| window.name == frozen.window);
+    (frozen.environment == environment.name && stands).then_some(frozen)
 }
 
 /// A deployment that may supersede ends a held rollout in its way.
@@ -314,6 +354,8 @@ pub(super) fn wait(state: &State, deployment: &Deployment) -> Option<Wait> {
     if deployment.status == DeploymentStatus::PendingApproval {
         return Some(Wait::Approval {
             until: deployment.approval_until?,
+            given: u32::try_from(deployment.approvals.len()).unwrap_or(u32::MAX),
+            needed: deployment.approvers.needed,
         });
     }
     if let Some(pause) = &deployment.paused {
@@ -329,10 +371,18 @@ pub(super) fn wait(state: &State, deployment: &Deployment) -> Option<Wait> {
             Some(Wait::CheckSlot { at_once })
         }
         (StageKind::Deploy(environment), StageStatus::Pending) => {
-            let behind = blocker(state, deployment, environment)?;
-            Some(Wait::Queue {
-                behind,
+            if let Some(behind) = blocker(state, deployment, environment) {
+                return Some(Wait::Queue {
+                    behind,
+                    environment: environment.clone(),
+                });
+            }
+            let frozen = met(deployment, state.environment(environment).ok()?)?;
+            Some(Wait::Freeze {
                 environment: environment.clone(),
+                window: frozen.window.clone(),
+                reason: frozen.reason.clone(),
+                until: frozen.until,
             })
         }
         _ => None,

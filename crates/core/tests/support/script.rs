@@ -5,6 +5,7 @@ use hotswap_core::decide::Reply;
 use hotswap_core::desired::desired;
 use hotswap_core::event::Logged;
 use hotswap_core::explain::waits;
+use hotswap_core::freeze::FreezeWindow;
 use hotswap_core::ids::{DeploymentId, Digest, EnvName, ModuleName, NodeId, ReleaseRef};
 use hotswap_core::policy::{CanaryBy, Environment, OnInconclusive, RolloutPolicy, Strategy};
 use hotswap_core::release::{Kind, Release};
@@ -313,6 +314,22 @@ impl Script {
             for (key, value) in settings {
                 match key.as_str() {
                     "approval" => environment.approval_required = value == "required",
+                    "approvals" => environment.approvers.needed = value.parse().unwrap(),
+                    "approvers" => {
+                        environment.approvers.subjects = value.split(',').map(str::to_owned).collect();
+                    }
+                    // As in night=0_22_*_*_*~8h: its name, its schedule with _ for blanks, and how long it lasts.
+                    "freeze" => {
+                        let (name, rest) = value.split_once('=').unwrap();
+                        let (starts, lasts) = rest.split_once('~').unwrap();
+                        environment.freezes = vec![FreezeWindow {
+                            name: name.to_owned(),
+                            starts: starts.replace('_', " ").parse().unwrap(),
+                            lasts: duration(lasts),
+                            reason: String::new(),
+                        }];
+                    }
+                    "freezes" if value == "none" => environment.freezes.clear(),
                     "approval_timeout" => environment.approval_timeout = duration(&value),
                     _ => set(&mut environment.policy, &key, &value),
                 }

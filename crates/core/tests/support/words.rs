@@ -61,6 +61,20 @@ pub fn event(state: &State, event: &Event) -> Option<String> {
             let word = if *approved { "approved" } else { "rejected" };
             format!("{} is {word} by {by}", name(state, deployment))
         }
+        Event::ApprovalGiven { deployment, by, .. } => {
+            format!(
+                "{} has the approval of {by}, and needs more",
+                name(state, deployment)
+            )
+        }
+        Event::DeploymentFrozen { deployment, frozen } => {
+            format!(
+                "{} meets the freeze {} in {}",
+                name(state, deployment),
+                frozen.window,
+                frozen.environment
+            )
+        }
         Event::ApprovalExpired { deployment } => format!("{}: the approval expires", name(state, deployment)),
         Event::StageFinished {
             deployment,

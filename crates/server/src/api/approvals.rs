@@ -54,6 +54,12 @@ pub(super) struct ApprovalView {
     /// When it expires undecided.
     #[schema(format = "date-time")]
     pub timeout_at: Option<String>,
+    /// The user who asked for it.
+    pub requester: String,
+    /// The users who approved so far.
+    pub approved_by: Vec<String>,
+    /// How many must.
+    pub approvals_needed: u32,
 }
 
 /// A decision, as the document describes it.
@@ -73,7 +79,7 @@ pub(super) struct ApprovalDecision {
 }
 
 /// Lists the approvals that wait, oldest first.
-#[utoipa::path(get, path = "/approvals/pending", tag = "approvals", responses((status = OK, body = Vec<ApprovalView>)))]
+#[utoipa::path(get, path = "/approvals/pending", tag = "approvals", security(("bearer" = ["Viewer"])), responses((status = OK, body = Vec<ApprovalView>)))]
 pub(super) async fn pending(State(api): Shared) -> Json<Vec<ApprovalView>> {
     let state = api.world().state();
     let waiting = state.deployments_by_age();
@@ -85,7 +91,7 @@ pub(super) async fn pending(State(api): Shared) -> Json<Vec<ApprovalView>> {
 
 /// Tells a deployment's approval.
 #[utoipa::path(
-    get, path = "/approvals/deployments/{id}", tag = "approvals",
+    get, path = "/approvals/deployments/{id}", tag = "approvals", security(("bearer" = ["Viewer"])),
     params(("id" = String, Path, description = "The deployment's executionId.")),
     responses((status = OK, body = ApprovalView), (status = NOT_FOUND, body = ErrorBody))
 )]
@@ -95,7 +101,7 @@ pub(super) async fn get(State(api): Shared, Path(id): Path<String>) -> Result<Js
 
 /// Lets a deployment begin.
 #[utoipa::path(
-    post, path = "/approvals/deployments/{id}/approve", tag = "approvals", request_body = ApprovalDecision,
+    post, path = "/approvals/deployments/{id}/approve", tag = "approvals", security(("bearer" = ["Admin"])), request_body = ApprovalDecision,
     params(("id" = String, Path, description = "The deployment's executionId.")),
     responses(
         (status = OK, body = ApprovalView), (status = BAD_REQUEST, body = ErrorBody), (status = FORBIDDEN, body = ErrorBody),
@@ -113,7 +119,7 @@ pub(super) async fn approve(
 
 /// Ends a deployment before it begins.
 #[utoipa::path(
-    post, path = "/approvals/deployments/{id}/reject", tag = "approvals", request_body = ApprovalDecision,
+    post, path = "/approvals/deployments/{id}/reject", tag = "approvals", security(("bearer" = ["Admin"])), request_body = ApprovalDecision,
     params(("id" = String, Path, description = "The deployment's executionId.")),
     responses(
         (status = OK, body = ApprovalView), (status = BAD_REQUEST, body = ErrorBody), (status = FORBIDDEN, body = ErrorBody),
@@ -137,10 +143,7 @@ async fn decide(
     approve: bool,
 ) -> Result<Response, ApiError> {
     let deployment = find(api, deployment_id(id)?).await?.id;
-    let mut form = Form {
-        fields: &body.fields,
-        faults: Vec::new(),
-    };
+    let mut form = Form::new(&body.fields);
     let email = form.email("approverEmail");
     let reason = form.text("reason").map(str::to_owned);
     if reason
@@ -156,7 +159,7 @@ async fn decide(
     let command = Command::Decide {
         deployment,
         approve,
-        by: call.actor.subject_or(&email),
+        by: call.subject(),
         email,
         reason,
     };
@@ -184,6 +187,8 @@ fn view(deployment: &Deployment) -> ApprovalView {
         None => ("Expired", deployment.ended.map(|ended| rfc3339(ended.wall))),
     };
     let approval = deployment.approval.as_ref();
+    let given = deployment.approvals.iter().chain(approval);
+    let given = given.filter(|approval| approval.approved);
     ApprovalView {
         approval_id: deployment.id.to_string(),
         deployment_execution_id: deployment.id.to_string(),
@@ -197,5 +202,8 @@ fn view(deployment: &Deployment) -> ApprovalView {
         responded_by: approval.map(|approval| approval.email.clone()),
         response_reason: approval.and_then(|approval| approval.reason.clone()),
         timeout_at: deployment.approval_until.map(rfc3339),
+        requester: deployment.requester.clone(),
+        approved_by: given.map(|approval| approval.by.clone()).collect(),
+        approvals_needed: if needed { deployment.approvers.needed } else { 0 },
     }
 }

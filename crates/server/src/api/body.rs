@@ -1,5 +1,7 @@
 //! JSON bodies, from anybody.
 
+use std::time::Duration;
+
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,6 +12,9 @@ use super::ApiError;
 
 /// Largest JSON body, in bytes: every field at its limit stays far below.
 pub(super) const BODY_BYTES_MAX: usize = 256 << 10;
+
+/// How long a client may take to send a JSON body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A JSON object, and the bytes that it was read from.
 #[derive(Debug)]
@@ -76,19 +81,23 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 async fn read(request: Request) -> Result<Bytes, ApiError> {
-    to_bytes(request.into_body(), BODY_BYTES_MAX)
-        .await
-        .map_err(|error| {
-            let too_large =
-                std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
-            if too_large {
-                let error =
-                    format!("the body has more than {BODY_BYTES_MAX} bytes, the most that is accepted");
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", error)
-            } else {
-                ApiError::bad_request("the body broke off; send it again")
-            }
-        })
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_BYTES_MAX));
+    let late = |_| {
+        let error = format!(
+            "the body took more than {} s, the most it may",
+            BODY_TIMEOUT.as_secs()
+        );
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", error)
+    };
+    bytes.await.map_err(late)?.map_err(|error| {
+        let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+        if too_large {
+            let error = format!("the body has more than {BODY_BYTES_MAX} bytes, the most that is accepted");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", error)
+        } else {
+            ApiError::bad_request("the body broke off; send it again")
+        }
+    })
 }
 
 fn parse(bytes: Bytes) -> Result<JsonObject, ApiError> {

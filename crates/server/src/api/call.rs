@@ -6,41 +6,38 @@ use sha2::{Digest as _, Sha256};
 
 use super::ApiError;
 use super::context::{TraceId, new_trace};
+use crate::access::{Actor, Source};
+use crate::driver::Origin;
 use crate::store::IdempotencyKey;
 
 /// Longest `Idempotency-Key`, in bytes.
 const KEY_LEN_MAX: usize = 255;
-/// Whoever calls without a token.
-const ANONYMOUS: &str = "anonymous";
-
-/// Who calls. The one place where a token will be turned into its subject; until then everybody is anonymous.
-#[derive(Clone, Debug)]
-pub(super) struct Actor {
-    subject: Option<String>,
-}
-
-impl Actor {
-    /// The subject that a log entry names.
-    pub(super) fn subject(&self) -> String {
-        self.subject.clone().unwrap_or_else(|| ANONYMOUS.to_owned())
-    }
-
-    /// The subject; where nobody is authenticated, the e-mail that a request gives is all that is known of a person.
-    pub(super) fn subject_or(&self, email: &str) -> String {
-        self.subject.clone().unwrap_or_else(|| email.to_owned())
-    }
-}
-
 /// The call that a command belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) actor: Actor,
     pub(super) trace_id: String,
+    pub(super) source: Source,
     scope: String,
     key: Option<String>,
 }
 
 impl Call {
+    /// The subject that the log names.
+    pub(super) fn subject(&self) -> String {
+        self.actor.subject.clone()
+    }
+
+    /// Where the call came from, for the audit log.
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
+            actor: Some(self.actor.subject.clone()),
+            token: self.actor.token().map(str::to_owned),
+            trace_id: Some(self.trace_id.clone()),
+            address: self.source.address,
+        }
+    }
+
     /// The call's idempotency key, if it has one, with the fingerprint of its body.
     pub(super) fn idempotency(&self, body: &[u8]) -> Option<IdempotencyKey> {
         let key = self.key.clone()?;
@@ -70,17 +67,47 @@ impl<S: Sync> FromRequestParts<S> for Call {
             .extensions
             .get::<TraceId>()
             .map_or_else(new_trace, |trace| trace.0.clone());
-        let actor = Actor { subject: None };
+        let actor = actor_of(parts)?;
+        let source = parts.extensions.get::<Source>().cloned().unwrap_or_default();
         let path = parts
             .extensions
             .get::<axum::extract::OriginalUri>()
             .map_or(parts.uri.path(), |uri| uri.path());
-        let scope = format!("{} {} {path}", actor.subject(), parts.method);
+        let scope = format!("{} {} {path}", actor.subject, parts.method);
         Ok(Self {
             actor,
             trace_id,
+            source,
             scope,
             key,
+        })
+    }
+}
+
+/// Whom the guard let in.
+fn actor_of(parts: &Parts) -> Result<Actor, ApiError> {
+    let actor = parts.extensions.get::<Actor>().cloned();
+    // The guard lets nobody in without one where a handler asks for one.
+    actor.ok_or_else(|| {
+        let error = "a token is needed: send Authorization: Bearer …";
+        ApiError::new(axum::http::StatusCode::UNAUTHORIZED, "token_required", error)
+    })
+}
+
+/// Who calls, and from where: for what is no command.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) actor: Actor,
+    pub(super) source: Source,
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        Ok(Self {
+            actor: actor_of(parts)?,
+            source: parts.extensions.get::<Source>().cloned().unwrap_or_default(),
         })
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct DataPoint {
 }
 
 /// Lists the environments, in order.
-#[utoipa::path(get, path = "/clusters", tag = "clusters", responses((status = OK, body = Vec<ClusterItem>)))]
+#[utoipa::path(get, path = "/clusters", tag = "clusters", security(("bearer" = ["Viewer"])), responses((status = OK, body = Vec<ClusterItem>)))]
 pub(super) async fn list(State(api): Shared) -> Json<Vec<ClusterItem>> {
     let (state, observations) = (api.world().state(), api.world().observations());
     Json(cluster::list(
@@ -71,7 +71,7 @@ pub(super) async fn list(State(api): Shared) -> Json<Vec<ClusterItem>> {
 
 /// Tells how an environment and its nodes stand.
 #[utoipa::path(
-    get, path = "/clusters/{environment}", tag = "clusters",
+    get, path = "/clusters/{environment}", tag = "clusters", security(("bearer" = ["Viewer"])),
     params(("environment" = String, Path, description = "Its name, in any case.")),
     responses((status = OK, body = ClusterView), (status = NOT_FOUND, body = ErrorBody))
 )]
@@ -89,7 +89,7 @@ pub(super) async fn get(State(api): Shared, Path(name): Path<String>) -> Result<
 
 /// Tells an environment's measurements over time.
 #[utoipa::path(
-    get, path = "/clusters/{environment}/metrics", tag = "clusters",
+    get, path = "/clusters/{environment}/metrics", tag = "clusters", security(("bearer" = ["Viewer"])),
     params(
         ("environment" = String, Path, description = "Its name, in any case."),
         ("from" = Option<String>, Query, description = "RFC 3339; an hour before `to` by default."),

@@ -4,6 +4,8 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hotswap_core::command::{Command, Refusal};
+use hotswap_core::ids::{EnvName, ModuleName};
+use hotswap_core::state::State;
 use serde::Serialize;
 
 use super::call::Call;
@@ -23,6 +25,7 @@ pub(super) async fn run(
     command: Command,
     answer: Answerer,
 ) -> Result<Response, ApiError> {
+    within_scope(api, call, &command)?;
     let idempotency = call.idempotency(body);
     if let Some(key) = &idempotency
         && let Some(first) = api.store.first_answer(key.scope.clone(), key.key.clone()).await?
@@ -37,8 +40,59 @@ pub(super) async fn run(
         return Ok(response);
     }
     Ok(into_response(
-        api.driver.submit(command, idempotency, answer).await?,
+        api.driver
+            .submit(call.origin(), command, idempotency, answer)
+            .await?,
     ))
+}
+
+/// Refuses what a token is not for.
+fn within_scope(api: &Api, call: &Call, command: &Command) -> Result<(), ApiError> {
+    let mut scope = call.actor.scope.clone();
+    if matches!(command, Command::PushRelease { .. }) {
+        // What is pushed goes nowhere by itself.
+        scope.environments.clear();
+    }
+    if scope.is_everything() {
+        return Ok(());
+    }
+    let (module, environment) = concerned(&api.world().state(), command);
+    match scope.refuses(module.as_ref(), environment.as_ref()) {
+        None => Ok(()),
+        Some(why) => {
+            let (action, ..) = crate::audit::command_named(command);
+            api.access
+                .denied(Some(&call.actor), &call.source, action, "scope");
+            Err(ApiError::new(StatusCode::FORBIDDEN, "scope", why))
+        }
+    }
+}
+
+/// The one module and the one environment that a command is about, where there is one.
+fn concerned(state: &State, command: &Command) -> (Option<ModuleName>, Option<EnvName>) {
+    match command {
+        Command::PushRelease { module, .. }
+        | Command::Hold { module, .. }
+        | Command::LiftHold { module, .. } => (Some(module.clone()), None),
+        Command::Deploy(request) => (Some(request.module.clone()), Some(request.target.clone())),
+        Command::Undeploy {
+            module, environment, ..
+        } => (Some(module.clone()), Some(environment.clone())),
+        Command::MoveNode { environment, .. } => (None, Some(environment.clone())),
+        Command::Decide { deployment, .. }
+        | Command::Abort { deployment, .. }
+        | Command::RollBack { deployment, .. }
+        | Command::Pause { deployment, .. }
+        | Command::Resume { deployment, .. }
+        | Command::SkipStep { deployment, .. }
+        | Command::Promote { deployment, .. } => {
+            let found = state.deployment(deployment);
+            found.map_or((None, None), |found| {
+                (Some(found.module.clone()), Some(found.target.clone()))
+            })
+        }
+        Command::Configure { .. } | Command::RemoveNode { .. } | Command::AdoptFleet { .. } => (None, None),
+    }
 }
 
 /// An answer in words of the contract.

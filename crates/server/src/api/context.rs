@@ -29,10 +29,14 @@ pub(super) async fn in_context(mut request: Request, next: Next) -> Response {
         if error.status.is_server_error() {
             tracing::warn!(%method, path, trace_id, status = error.status.as_u16(), code = error.code, "refused");
         }
-        let allow = response.headers_mut().remove(header::ALLOW);
+        // What was said besides the document stays: what is allowed, how often, and by what proof.
+        let said = std::mem::take(response.headers_mut());
         response = error.render(&trace_id);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
+        for (name, value) in &said {
+            let own = [header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
+            if !own && !response.headers().contains_key(name) {
+                response.headers_mut().insert(name, value.clone());
+            }
         }
     }
     response

@@ -44,7 +44,7 @@ pub(super) struct AcknowledgedView {
 
 /// Undoes a finished deployment whose release is its target's stable one.
 #[utoipa::path(
-    post, path = "/deployments/{id}/rollback", tag = "deployments",
+    post, path = "/deployments/{id}/rollback", tag = "deployments", security(("bearer" = ["Deployer"])),
     params(("id" = String, Path, description = "The deployment's executionId."),
         ("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses(
@@ -66,7 +66,7 @@ pub(super) async fn rollback(
         deployment: of,
         id: rollback,
         trace_id: trace_id.clone(),
-        by: call.actor.subject(),
+        by: call.subject(),
     };
     let answer =
         move |_: &hotswap_core::state::State, outcome: crate::driver::Outcome<'_>| match outcome.result {
@@ -123,7 +123,7 @@ macro_rules! control {
     ($(#[$doc:meta])* $name:ident, $path:literal, $command:ident) => {
         $(#[$doc])*
         #[utoipa::path(
-            post, path = $path, tag = "deployments",
+            post, path = $path, tag = "deployments", security(("bearer" = ["Deployer"])),
             params(("id" = String, Path, description = "The deployment's executionId."),
                 ("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
             responses(
@@ -138,7 +138,7 @@ macro_rules! control {
             MaybeJson(body): MaybeJson,
         ) -> Result<Response, ApiError> {
             let deployment = deployment_id(&id)?;
-            let command = Command::$command { deployment, by: call.actor.subject() };
+            let command = Command::$command { deployment, by: call.subject() };
             steer(&api, &call, deployment, &body.bytes, command).await
         }
     };

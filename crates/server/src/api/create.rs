@@ -103,7 +103,7 @@ pub(super) fn location(id: DeploymentId) -> String {
 
 /// Starts a deployment.
 #[utoipa::path(
-    post, path = "/deployments", tag = "deployments",
+    post, path = "/deployments", tag = "deployments", security(("bearer" = ["Deployer"])),
     request_body = CreateDeployment,
     params(("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses(
@@ -148,10 +148,7 @@ pub(super) async fn create(State(api): Shared, call: Call, body: JsonObject) -> 
 
 /// Reads the fields, or tells all their faults at once.
 fn validate(api: &Arc<Api>, call: &Call, fields: &Map<String, Value>) -> Result<DeployRequest, ApiError> {
-    let mut form = Form {
-        fields,
-        faults: Vec::new(),
-    };
+    let mut form = Form::new(fields);
     let module = form
         .required("moduleName")
         .and_then(|text| form.check("moduleName", text.parse::<ModuleName>()));
@@ -184,7 +181,7 @@ fn validate(api: &Arc<Api>, call: &Call, fields: &Map<String, Value>) -> Result<
                 module,
                 version,
                 target,
-                requester: call.actor.subject_or(&email),
+                requester: call.subject(),
                 requester_email: email,
                 require_approval,
                 description,
@@ -236,11 +233,19 @@ pub(super) struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    fn fault(&mut self, field: &str, fault: impl std::fmt::Display) {
+    /// A body that no fault was found in yet.
+    pub(super) fn new(fields: &'a Map<String, Value>) -> Self {
+        Self {
+            fields,
+            faults: Vec::new(),
+        }
+    }
+
+    pub(super) fn fault(&mut self, field: &str, fault: impl std::fmt::Display) {
         self.faults.push(format!("{field}: {fault}"));
     }
 
-    fn check<T, E: std::fmt::Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
+    pub(super) fn check<T, E: std::fmt::Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|fault| self.fault(field, fault)).ok()
     }
 
@@ -272,13 +277,19 @@ impl<'a> Form<'a> {
         self.check(field, check_email(text))
     }
 
-    fn flag(&mut self, field: &str) -> bool {
-        match self.fields.get(field) {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(flag)) => *flag,
-            Some(_) => {
+    /// True or false; absent is false.
+    pub(super) fn flag(&mut self, field: &str) -> bool {
+        self.optional_flag(field).unwrap_or(false)
+    }
+
+    /// True, false, or absent.
+    pub(super) fn optional_flag(&mut self, field: &str) -> Option<bool> {
+        match self.fields.get(field)? {
+            Value::Null => None,
+            Value::Bool(flag) => Some(*flag),
+            _ => {
                 self.fault(field, "must be true or false");
-                false
+                None
             }
         }
     }

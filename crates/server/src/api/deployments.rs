@@ -19,7 +19,7 @@ const STATUSES: &str = "Running, PendingApproval, Paused, Succeeded, Failed, Can
 
 /// Lists deployments, newest first.
 #[utoipa::path(
-    get, path = "/deployments", tag = "deployments",
+    get, path = "/deployments", tag = "deployments", security(("bearer" = ["Viewer"])),
     params(
         ("status" = Option<String>, Query, description = "Only with this status."),
         ("module" = Option<String>, Query, description = "Only of this module."),
@@ -115,7 +115,7 @@ fn next_page(params: &Params, limit: usize, last: u64) -> Result<HeaderValue, Ap
 
 /// Tells how a deployment stands.
 #[utoipa::path(
-    get, path = "/deployments/{id}", tag = "deployments",
+    get, path = "/deployments/{id}", tag = "deployments", security(("bearer" = ["Viewer"])),
     params(("id" = String, Path, description = "The deployment's executionId.")),
     responses((status = OK, body = DeploymentView), (status = NOT_FOUND, body = ErrorBody))
 )]

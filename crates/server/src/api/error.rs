@@ -7,6 +7,7 @@ use hotswap_core::command::{Refusal, RefusalKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Actor;
 use crate::driver::SubmitError;
 use crate::store::StoreError;
 
@@ -35,6 +36,10 @@ pub struct ApiError {
     pub(super) code: &'static str,
     pub(super) error: String,
     pub(super) details: Vec<String>,
+    /// When to come back, in s, where that is known.
+    pub(super) retry_after_s: Option<u64>,
+    /// Who was refused, for the audit log.
+    pub(super) actor: Option<Box<Actor>>,
 }
 
 impl ApiError {
@@ -44,7 +49,14 @@ impl ApiError {
             code,
             error: error.into(),
             details: Vec::new(),
+            retry_after_s: None,
+            actor: None,
         }
+    }
+
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
     }
 
     pub(super) fn with_details(mut self, details: Vec<String>) -> Self {
@@ -104,6 +116,9 @@ impl ApiError {
     pub(super) fn render(&self, trace_id: &str) -> Response {
         let mut response = (self.status, Json(self.body(trace_id))).into_response();
         retry_later(&mut response);
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }

@@ -26,19 +26,19 @@ pub(super) struct ServerHealth {
 }
 
 /// Tells how the server stands.
-#[utoipa::path(get, path = "/health", tag = "health", responses((status = OK, body = ServerHealth)))]
+#[utoipa::path(get, path = "/health", tag = "health", security(()), responses((status = OK, body = ServerHealth)))]
 pub(super) async fn health(State(api): Shared) -> Json<ServerHealth> {
     Json(view(&api))
 }
 
 /// Tells that the process lives.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = OK, body = ServerHealth)))]
+#[utoipa::path(get, path = "/health/live", tag = "health", security(()), responses((status = OK, body = ServerHealth)))]
 pub(super) async fn live(State(api): Shared) -> Json<ServerHealth> {
     Json(view(&api))
 }
 
 /// Tells that requests are answered. The API is served only after recovery, so that what answers is ready.
-#[utoipa::path(get, path = "/health/ready", tag = "health", responses((status = OK, body = ServerHealth)))]
+#[utoipa::path(get, path = "/health/ready", tag = "health", security(()), responses((status = OK, body = ServerHealth)))]
 pub(super) async fn ready(State(api): Shared) -> Json<ServerHealth> {
     Json(view(&api))
 }

@@ -17,7 +17,7 @@ const EVENTS_TOLD_MAX: usize = 100_000;
 
 /// Tells a deployment's decisions, and what it waits for.
 #[utoipa::path(
-    get, path = "/deployments/{id}/why", tag = "deployments",
+    get, path = "/deployments/{id}/why", tag = "deployments", security(("bearer" = ["Viewer"])),
     params(("id" = String, Path, description = "The deployment's executionId.")),
     responses((status = OK, body = WhyView), (status = NOT_FOUND, body = ErrorBody))
 )]
@@ -31,7 +31,7 @@ pub(super) async fn why(State(api): Shared, Path(id): Path<String>) -> Result<Js
 
 /// Tells the candidate-versus-control evidence of a deployment, and the verdict on it.
 #[utoipa::path(
-    get, path = "/deployments/{id}/analysis", tag = "deployments",
+    get, path = "/deployments/{id}/analysis", tag = "deployments", security(("bearer" = ["Viewer"])),
     params(("id" = String, Path, description = "The deployment's executionId.")),
     responses((status = OK, body = AnalysisView), (status = NOT_FOUND, body = ErrorBody))
 )]

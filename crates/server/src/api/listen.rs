@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -14,8 +15,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::guard::Peer;
+
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Bytes of a request's head, and of its header list on HTTP/2.
+const HEAD_BYTES_MAX: u32 = 32 << 10;
+/// Header lines of a request.
+const HEADERS_MAX: usize = 64;
 /// How long a client may take to send a request's head, idle time between requests included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests at once on one HTTP/2 connection.
@@ -60,10 +67,10 @@ pub async fn serve(listening: Listening, router: Router, shutdown: CancellationT
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
             break;
         };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listening.listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -73,7 +80,7 @@ pub async fn serve(listening: Listening, router: Router, shutdown: CancellationT
         };
         let (router, shutdown) = (router.clone(), shutdown.clone());
         tracker.spawn(async move {
-            connection(stream, router, shutdown).await;
+            connection((stream, peer), router, shutdown).await;
             drop(permit);
         });
     }
@@ -86,20 +93,28 @@ pub async fn serve(listening: Listening, router: Router, shutdown: CancellationT
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+async fn connection((stream, peer): (TcpStream, SocketAddr), router: Router, shutdown: CancellationToken) {
     // Answers are small: waiting to fill a packet only delays them.
     drop(stream.set_nodelay(true));
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT);
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
         .keep_alive_interval(Some(PING_INTERVAL));
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

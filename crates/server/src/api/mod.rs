@@ -1,6 +1,8 @@
 //! The REST API: the contract's fixed part, and ours.
 
 mod approvals;
+mod audit;
+mod authentication;
 mod body;
 mod call;
 mod clusters;
@@ -10,32 +12,47 @@ mod control;
 mod create;
 mod deployments;
 mod error;
+mod guard;
+mod headers;
 mod health;
 mod insight;
+mod limits;
 mod listen;
 mod modules;
 mod nodes;
 mod params;
 mod push;
+mod tokens;
+mod users;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use hotswap_core::time::Millis;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::access::Access;
 use crate::driver::{Driver, World};
 use crate::registry::Registry;
 use crate::series::Series;
 use crate::store::Store;
 
+use guard::Guard;
+use headers::Origins;
+use limits::Limiter;
+
 pub use error::{ApiError, ErrorBody};
+pub use guard::Peer;
+pub use limits::RateLimits;
 pub use listen::{Listening, serve};
 
 /// Where the API lies.
@@ -53,6 +70,12 @@ pub struct Api {
     pub series: Arc<Series>,
     /// A node without a report for this long counts as failed.
     pub heartbeat_timeout: Millis,
+    /// Who may do what.
+    pub access: Arc<Access>,
+    /// How often.
+    pub rate_limits: RateLimits,
+    /// Origins whose pages may read answers.
+    pub cors_origins: Vec<String>,
 }
 
 impl Api {
@@ -76,10 +99,30 @@ type Shared = State<Arc<Api>>;
         (name = "approvals", description = "Deployments that wait for a person."),
         (name = "clusters", description = "Environments and their nodes."),
         (name = "modules", description = "Modules and their releases."),
+        (name = "authentication", description = "Logging in and out."),
+        (name = "users", description = "Users, API tokens and signing keys."),
+        (name = "audit", description = "What was done, and by whom."),
         (name = "health", description = "The server itself."),
-    )
+    ),
+    modifiers(&Bearer)
 )]
 struct Document;
+
+/// The scheme that operations name their role under.
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let description = "An access token of POST /authentication/login, or an API token of POST /tokens. Operations name the role \
+             that they need: Viewer, Deployer or Admin, each with the rights of those before it.";
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some(description))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
 
 /// All routes, with the document that describes them.
 pub fn router(api: Arc<Api>) -> Router {
@@ -104,20 +147,77 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(push::push, modules::list))
         .routes(routes!(modules::get))
         .routes(routes!(nodes::list))
-        .routes(routes!(nodes::get));
+        .routes(routes!(nodes::get))
+        .routes(routes!(authentication::login))
+        .routes(routes!(authentication::refresh))
+        .routes(routes!(authentication::logout))
+        .routes(routes!(authentication::me))
+        .routes(routes!(authentication::password))
+        .routes(routes!(authentication::demo_credentials))
+        .routes(routes!(users::create, users::list))
+        .routes(routes!(users::get, users::change))
+        .routes(routes!(users::reset_password))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::keys))
+        .routes(routes!(tokens::rotate))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify));
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest(BASE, v1)
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(authentication::jwks))
         .split_for_parts();
-    let document: Arc<str> = document.to_json().expect("the document is plain data").into();
+    let mut document = serde_json::to_value(&document).expect("the document is plain data");
+    say_what_the_guard_answers(&mut document);
+    let guard = Arc::new(Guard::new(
+        &document,
+        Arc::clone(&api.access),
+        Limiter::new(api.rate_limits),
+    ));
+    let origins = Origins::new(&api.cors_origins);
+    let document: Arc<str> = document.to_string().into();
     router
         .route("/openapi.json", get(move || async move { described(&document) }))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(guard, guard::guarded))
         .layer(axum::middleware::from_fn(context::in_context))
+        .layer(axum::middleware::from_fn(headers::secured))
+        .layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+            headers::shared(origins.clone(), request, next)
+        }))
         .with_state(api)
+}
+
+/// What the guard may answer belongs to every operation.
+fn say_what_the_guard_answers(document: &mut Value) {
+    let error = |description: &str| {
+        json!({
+            "description": description,
+            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/ErrorBody" } } },
+        })
+    };
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (_, operations) in paths {
+        for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+            let open = guard::need(operation) == guard::Need::Nobody;
+            let Some(responses) = operation["responses"].as_object_mut() else {
+                continue;
+            };
+            let mut say = |status: &str, description: &str| {
+                responses.entry(status).or_insert_with(|| error(description));
+            };
+            say("400", "The request can't be read, or is not valid.");
+            say("429", "Too many requests; Retry-After says when to come back.");
+            if !open {
+                say("401", "No token, or one that is not taken.");
+                say("403", "The token's role or scope does not reach.");
+            }
+        }
+    }
 }
 
 fn described(document: &str) -> impl IntoResponse + use<> {

@@ -17,7 +17,7 @@ const PAGE_MAX: usize = 1_000;
 
 /// Lists modules with their versions, by name.
 #[utoipa::path(
-    get, path = "/modules", tag = "modules",
+    get, path = "/modules", tag = "modules", security(("bearer" = ["Viewer"])),
     params(
         ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1000; 100 by default."),
         ("cursor" = Option<String>, Query, description = "The next page, from the Link header of the one before."),
@@ -63,7 +63,7 @@ pub(super) async fn list(
 
 /// Tells a module's versions.
 #[utoipa::path(
-    get, path = "/modules/{name}", tag = "modules",
+    get, path = "/modules/{name}", tag = "modules", security(("bearer" = ["Viewer"])),
     params(("name" = String, Path, description = "The module.")),
     responses((status = OK, body = ModuleView), (status = NOT_FOUND, body = ErrorBody))
 )]

@@ -19,7 +19,7 @@ const PAGE_MAX: usize = 1_000;
 
 /// Lists nodes with what they run, by identity.
 #[utoipa::path(
-    get, path = "/nodes", tag = "clusters",
+    get, path = "/nodes", tag = "clusters", security(("bearer" = ["Viewer"])),
     params(
         ("environment" = Option<String>, Query, description = "Only of this environment, in any case."),
         ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1000; 100 by default."),
@@ -77,7 +77,7 @@ pub(super) async fn list(
 
 /// Tells what a node is and runs.
 #[utoipa::path(
-    get, path = "/nodes/{id}", tag = "clusters",
+    get, path = "/nodes/{id}", tag = "clusters", security(("bearer" = ["Viewer"])),
     params(("id" = String, Path, description = "The node.")),
     responses((status = OK, body = NodeView), (status = NOT_FOUND, body = ErrorBody))
 )]

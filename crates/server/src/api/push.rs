@@ -19,7 +19,7 @@ const DROPPED_BYTES_MAX: usize = 64 << 20;
 
 /// Records a release. The body is a package file as `hotswap module pack` writes it.
 #[utoipa::path(
-    post, path = "/modules", tag = "modules",
+    post, path = "/modules", tag = "modules", security(("bearer" = ["Deployer"])),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The package file."),
     responses(
         (status = CREATED, body = PushedView), (status = OK, body = PushedView, description = "The same bytes are there already."),
@@ -76,7 +76,7 @@ async fn record(
         kind,
         size,
         pushed_at,
-        pushed_by: call.actor.subject(),
+        pushed_by: call.subject(),
     };
     let view = PushedView {
         module_name: module.to_string(),

@@ -9,6 +9,7 @@ use hotswap_core::stage::Deployment;
 use hotswap_core::state::State;
 use hotswap_core::time::Now;
 
+use crate::audit::AuditEntry;
 use crate::store::{Batch, Entry, FirstAnswer};
 
 /// A batch in the making, on top of the working State.
@@ -18,6 +19,8 @@ pub(super) struct Draft {
     deployments: BTreeMap<DeploymentId, Option<Deployment>>,
     undone: Vec<DeploymentId>,
     pub(super) answers: Vec<FirstAnswer>,
+    /// Entries of the commands.
+    pub(super) audit: Vec<AuditEntry>,
     /// Nodes whose own record changed.
     pub(super) nodes: Vec<NodeId>,
     /// Nodes that were removed from the fleet.
@@ -70,7 +73,7 @@ impl Draft {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.answers.is_empty()
+        self.entries.is_empty() && self.answers.is_empty() && self.audit.is_empty()
     }
 
     pub(super) fn events_len(&self) -> usize {
@@ -89,6 +92,7 @@ impl Draft {
             deployments: self.deployments.iter().filter_map(record).collect(),
             undone: self.undone.clone(),
             answers: self.answers.clone(),
+            audit: self.audit.clone(),
             forget_answers_before: None,
         }
     }
@@ -100,7 +104,9 @@ fn deployment_of(state: &State, event: &Event) -> Option<DeploymentId> {
         Event::DeploymentRequested { request, .. } => Some(request.id),
         Event::RolloutStarted { plan } => Some(plan.deployment),
         Event::ReversalRequested { deployment, .. }
+        | Event::ApprovalGiven { deployment, .. }
         | Event::ApprovalDecided { deployment, .. }
+        | Event::DeploymentFrozen { deployment, .. }
         | Event::ApprovalExpired { deployment }
         | Event::StageStarted { deployment, .. }
         | Event::StageFinished { deployment, .. }

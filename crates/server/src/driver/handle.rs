@@ -6,7 +6,7 @@ use hotswap_core::command::Command;
 use tokio::sync::{mpsc, oneshot};
 
 use super::World;
-use super::input::{Answerer, FleetInput, Submission};
+use super::input::{Answerer, FleetInput, Origin, Submission};
 use crate::store::{Answer, IdempotencyKey};
 
 /// Why a command was not decided.
@@ -42,6 +42,7 @@ impl Driver {
     /// It was not decided, for a reason that says when to try again.
     pub async fn submit(
         &self,
+        origin: Origin,
         command: Command,
         idempotency: Option<IdempotencyKey>,
         answer: Answerer,
@@ -53,6 +54,7 @@ impl Driver {
         let lane = if urgent { &self.urgent } else { &self.commands };
         let (reply, answered) = oneshot::channel();
         lane.try_send(Submission {
+            origin,
             command: Box::new(command),
             idempotency,
             answer,

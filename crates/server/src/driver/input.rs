@@ -38,8 +38,22 @@ pub struct Outcome<'a> {
 /// answer can become durable with the events.
 pub type Answerer = Box<dyn FnOnce(&State, Outcome<'_>) -> Answer + Send>;
 
+/// Where a command came from, for the audit log.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Who asks.
+    pub actor: Option<String>,
+    /// The API token that speaks for them.
+    pub token: Option<String>,
+    /// The request's trace.
+    pub trace_id: Option<String>,
+    /// Where the request came from.
+    pub address: Option<std::net::IpAddr>,
+}
+
 /// A command on its way.
 pub(super) struct Submission {
+    pub(super) origin: Origin,
     pub(super) command: Box<Command>,
     pub(super) idempotency: Option<IdempotencyKey>,
     pub(super) answer: Answerer,

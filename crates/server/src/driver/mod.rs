@@ -15,7 +15,7 @@ mod run;
 mod world;
 
 pub use handle::{Driver, SubmitError};
-pub use input::{Answerer, FleetInput, Outcome};
+pub use input::{Answerer, FleetInput, Origin, Outcome};
 pub use recover::RecoverError;
 pub use run::{DriverError, DriverParts, start};
 pub use world::World;

@@ -21,11 +21,12 @@ use super::batch::Draft;
 use super::effects::{Outstanding, Sessions};
 use super::handle::{Driver, SubmitError};
 use super::input::{
-    CHECKS_WAITING_MAX, COMMANDS_WAITING_MAX, FLEET_WAITING_MAX, FleetInput, Outcome, Submission,
+    CHECKS_WAITING_MAX, COMMANDS_WAITING_MAX, FLEET_WAITING_MAX, FleetInput, Origin, Outcome, Submission,
     URGENT_WAITING_MAX,
 };
 use super::recover::{RecoverError, recover};
 use super::world::World;
+use crate::audit::{AuditEntry, AuditKind, command_named};
 use crate::checks::Checks;
 use crate::clock::Clock;
 use crate::store::{Answer, FirstAnswer, IdempotencyKey, Store, StoreError};
@@ -313,6 +314,7 @@ impl Run {
 
     fn command(&mut self, draft: &mut Draft, submission: Submission, now: Now, waiting: &mut Vec<Waiting>) {
         let Submission {
+            origin,
             command,
             idempotency,
             answer,
@@ -325,6 +327,7 @@ impl Run {
             }
             return;
         }
+        let named = command_named(&command);
         let decision = decide(
             &self.state,
             &self.world.observations(),
@@ -336,6 +339,10 @@ impl Run {
         let result = decision
             .reply
             .unwrap_or_else(|| Ok(hotswap_core::decide::Reply::default()));
+        let outcome = result
+            .as_ref()
+            .map_or_else(hotswap_core::command::Refusal::code, |_| "done");
+        draft.audit.push(entry_of(origin, named, outcome, now));
         let answer = answer(
             &self.state,
             Outcome {
@@ -452,6 +459,25 @@ impl Run {
             }
         });
     }
+}
+
+fn entry_of(
+    origin: Origin,
+    (action, deployment, detail): (&str, Option<hotswap_core::ids::DeploymentId>, String),
+    outcome: &str,
+    now: Now,
+) -> AuditEntry {
+    let entry = AuditEntry::done(now.wall, AuditKind::Command, action);
+    AuditEntry {
+        actor: origin.actor,
+        token: origin.token,
+        trace_id: origin.trace_id,
+        address: origin.address,
+        deployment,
+        ..entry
+    }
+    .outcome(outcome)
+    .detail(detail)
 }
 
 fn fill<T>(taken: &mut Vec<T>, lane: &mut mpsc::Receiver<T>) {

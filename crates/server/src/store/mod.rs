@@ -3,6 +3,8 @@
 //! One batch is one transaction: events, read tables and first answers, or none of them. The append is fenced: it
 //! takes its numbers from the log's head only while the head still carries the writer's epoch.
 
+mod access;
+mod audit;
 mod error;
 mod reader;
 mod schema;
@@ -17,8 +19,11 @@ use hotswap_core::state::State;
 use hotswap_core::time::WallTime;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
+
+pub use access::{AccessChange, AccessRecords, SignedHead};
 pub use error::StoreError;
-pub use sqlite::SqliteStore;
+pub use sqlite::{DATABASE_FILE, SqliteStore};
 
 /// Most events that one read returns.
 pub const EVENTS_READ_MAX: usize = 10_000;
@@ -58,6 +63,8 @@ pub struct Batch {
     pub undone: Vec<DeploymentId>,
     /// First answers.
     pub answers: Vec<FirstAnswer>,
+    /// Audit entries besides those of the events.
+    pub audit: Vec<AuditEntry>,
     /// First answers older than this are forgotten with this batch.
     pub forget_answers_before: Option<WallTime>,
 }
@@ -168,4 +175,30 @@ pub trait Store: Send + Sync + 'static {
 
     /// The first answer under a key, if there is one: the request's fingerprint, and the answer.
     async fn first_answer(&self, scope: String, key: String) -> Result<Option<FirstAnswer>, StoreError>;
+}
+
+/// What keeps users, their sessions and tokens, the signing keys, and the audit log.
+#[async_trait]
+pub trait AccessStore: Send + Sync + 'static {
+    /// All of it but the audit log: it fits into memory by its limits.
+    async fn load_access(&self) -> Result<AccessRecords, StoreError>;
+
+    /// Makes changes durable together with their audit entries, or none of them.
+    async fn change_access(
+        &self,
+        changes: Vec<AccessChange>,
+        audit: Vec<AuditEntry>,
+    ) -> Result<(), StoreError>;
+
+    /// A page of the audit log.
+    async fn audit_page(&self, query: AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// The audit log's end.
+    async fn audit_head(&self) -> Result<Head, StoreError>;
+
+    /// Keeps a signed head.
+    async fn keep_audit_head(&self, head: SignedHead) -> Result<(), StoreError>;
+
+    /// Verifies the whole audit log; takes time in proportion.
+    async fn verify_audit(&self) -> Result<Report, StoreError>;
 }

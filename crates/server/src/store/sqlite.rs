@@ -1,6 +1,7 @@
 //! The embedded store: SQLite with a write-ahead log, one writer thread and a pool of readers.
 
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -14,13 +15,16 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::access::{self, AccessChange, AccessRecords, SignedHead};
 use super::writer::{self, Job, Snapshot};
 use super::{
-    Batch, DeploymentQuery, DeploymentRow, FirstAnswer, Leadership, Store, StoreError, reader, schema,
+    AccessStore, Batch, DeploymentQuery, DeploymentRow, FirstAnswer, Leadership, Store, StoreError, audit,
+    reader, schema,
 };
+use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
 
 /// The database's file in the data directory.
-const DATABASE_FILE: &str = "hotswap.db";
+pub const DATABASE_FILE: &str = "hotswap.db";
 /// Locked while a server has the data directory open.
 const LOCK_FILE: &str = "lock";
 /// Reads at once; more wait. SQLite reads are short and mostly from the page cache.
@@ -62,6 +66,7 @@ impl SqliteStore {
             TryLockError::Error(source) => not_writable(source),
         })?;
         let path = data_dir.join(DATABASE_FILE);
+        keep_private(&path).map_err(not_writable)?;
         let connection = schema::open_writer(&path).map_err(|error| unwritable(data_dir, error))?;
         let (jobs, queue) = mpsc::channel(writer::QUEUE_MAX);
         thread::Builder::new()
@@ -111,6 +116,19 @@ impl SqliteStore {
             .await
             .map_err(|_| StoreError::Closed)?
     }
+}
+
+/// Signing keys and digests of tokens are in it: nobody but its owner reads it. What SQLite makes beside it has its
+/// permissions.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    let private = fs::Permissions::from_mode(0o600);
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?
+        .set_permissions(private)
 }
 
 /// What SQLite says of a directory or a file without permission, in words that say what to do.
@@ -180,5 +198,40 @@ impl Store for SqliteStore {
     async fn first_answer(&self, scope: String, key: String) -> Result<Option<FirstAnswer>, StoreError> {
         self.read(move |connection| reader::first_answer(connection, scope, key))
             .await
+    }
+}
+
+#[async_trait]
+impl AccessStore for SqliteStore {
+    async fn load_access(&self) -> Result<AccessRecords, StoreError> {
+        self.read(access::load).await
+    }
+
+    async fn change_access(
+        &self,
+        changes: Vec<AccessChange>,
+        audit: Vec<AuditEntry>,
+    ) -> Result<(), StoreError> {
+        self.write(|reply| Job::Access(changes, audit, reply)).await
+    }
+
+    async fn audit_page(&self, query: AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        self.read(move |connection| audit::page(connection, &query)).await
+    }
+
+    async fn audit_head(&self) -> Result<Head, StoreError> {
+        self.read(audit::head).await
+    }
+
+    async fn keep_audit_head(&self, head: SignedHead) -> Result<(), StoreError> {
+        self.write(|reply| Job::Head(Box::new(head), reply)).await
+    }
+
+    async fn verify_audit(&self) -> Result<Report, StoreError> {
+        let path = self.readers.path.clone();
+        let verify = move || crate::audit::verify_file(&path).map_err(StoreError::from);
+        tokio::task::spawn_blocking(verify)
+            .await
+            .map_err(|_| StoreError::Closed)?
     }
 }

@@ -6,7 +6,10 @@ use hotswap_core::time::WallTime;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
+use super::access::{self, AccessChange, SignedHead};
+use super::audit::Chain;
 use super::{Batch, Entry, FirstAnswer, Leadership, StoreError};
+use crate::audit::AuditEntry;
 
 /// Work that waits for the writer. The driver waits for each batch, so there is never more than a few.
 pub(super) const QUEUE_MAX: usize = 16;
@@ -25,6 +28,12 @@ pub(super) enum Job {
     Lead(oneshot::Sender<Result<Leadership, StoreError>>),
     Commit(Box<Batch>, oneshot::Sender<Result<(), StoreError>>),
     Snapshot(Snapshot, oneshot::Sender<Result<(), StoreError>>),
+    Access(
+        Vec<AccessChange>,
+        Vec<AuditEntry>,
+        oneshot::Sender<Result<(), StoreError>>,
+    ),
+    Head(Box<SignedHead>, oneshot::Sender<Result<(), StoreError>>),
 }
 
 /// Works until every sender is gone. An answer that nobody waits for any more is dropped.
@@ -34,12 +43,30 @@ pub(super) fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
             Job::Lead(reply) => drop(reply.send(lead(&mut connection))),
             Job::Commit(batch, reply) => drop(reply.send(commit(&mut connection, &batch))),
             Job::Snapshot(snapshot, reply) => drop(reply.send(keep_snapshot(&mut connection, &snapshot))),
+            Job::Access(changes, audit, reply) => {
+                let change = |transaction: &Transaction<'_>| access::change(transaction, &changes, &audit);
+                drop(reply.send(within(&mut connection, change)));
+            }
+            Job::Head(head, reply) => {
+                let keep = |transaction: &Transaction<'_>| access::keep_head(transaction, &head);
+                drop(reply.send(within(&mut connection, keep)));
+            }
         }
     }
 }
 
 fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+}
+
+fn within(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let transaction = begin(connection)?;
+    work(&transaction)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn lead(connection: &mut Connection) -> Result<Leadership, StoreError> {
@@ -61,7 +88,9 @@ fn lead(connection: &mut Connection) -> Result<Leadership, StoreError> {
 fn commit(connection: &mut Connection, batch: &Batch) -> Result<(), StoreError> {
     let transaction = begin(connection)?;
     take_numbers(&transaction, batch)?;
-    append(&transaction, &batch.events)?;
+    let mut chain = Chain::open(&transaction)?;
+    append(&transaction, &mut chain, &batch.events)?;
+    batch.audit.iter().try_for_each(|entry| chain.append(entry))?;
     put_deployments(&transaction, &batch.deployments)?;
     mark_undone(&transaction, &batch.undone)?;
     put_answers(&transaction, &batch.answers)?;
@@ -98,11 +127,11 @@ fn take_numbers(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Stor
     Ok(())
 }
 
-fn append(transaction: &Transaction<'_>, events: &[Entry]) -> Result<(), StoreError> {
+fn append(transaction: &Transaction<'_>, chain: &mut Chain<'_>, events: &[Entry]) -> Result<(), StoreError> {
     let mut insert = transaction.prepare_cached(
         "insert into event (seq, epoch, at, wall, type, deployment, body) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    for Entry { logged, deployment } in events {
+    for entry @ Entry { logged, deployment } in events {
         let body = encode("an event", &logged.event)?;
         insert.execute(params![
             signed(logged.seq),
@@ -113,6 +142,7 @@ fn append(transaction: &Transaction<'_>, events: &[Entry]) -> Result<(), StoreEr
             deployment.map(|id| id.to_string()),
             body,
         ])?;
+        chain.append_event(entry, type_of(&body), &body)?;
     }
     Ok(())
 }

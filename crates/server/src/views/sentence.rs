@@ -68,6 +68,17 @@ pub fn sentence(event: &Event) -> Option<String> {
                 |reason| format!("{by} {word} it: {reason}"),
             )
         }
+        Event::ApprovalGiven { by, reason, .. } => reason.as_ref().map_or_else(
+            || format!("{by} approved it; more people must"),
+            |reason| format!("{by} approved it, and more people must: {reason}"),
+        ),
+        Event::DeploymentFrozen { frozen, .. } => {
+            let until = super::time::rfc3339(frozen.until);
+            format!(
+                "{} is frozen by {} until {until}",
+                frozen.environment, frozen.window
+            )
+        }
         Event::ApprovalExpired { .. } => "nobody decided the approval in time".to_owned(),
         Event::StageStarted { attempt, .. } if *attempt > 1 => {
             format!("the stage began again, attempt {attempt}")

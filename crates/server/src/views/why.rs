@@ -106,7 +106,10 @@ fn stage_of(deployment: &Deployment, event: &Event) -> String {
     };
     let named = match event {
         Event::StageStarted { stage, .. } | Event::StageFinished { stage, .. } => by_place(*stage),
-        Event::ApprovalDecided { .. } | Event::ApprovalExpired { .. } => Some(StageKind::Approval.name()),
+        Event::ApprovalGiven { .. } | Event::ApprovalDecided { .. } | Event::ApprovalExpired { .. } => {
+            Some(StageKind::Approval.name())
+        }
+        Event::DeploymentFrozen { frozen, .. } => Some(StageKind::Deploy(frozen.environment.clone()).name()),
         Event::ValidationStarted { .. } => Some(StageKind::Validation.name()),
         event => environment(event).map(|name| StageKind::Deploy(name.clone()).name()),
     };

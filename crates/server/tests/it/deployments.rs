@@ -333,6 +333,7 @@ async fn a_hundred_creations_at_once_make_a_hundred_deployments() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approval_comes_first_and_takes_two_people() {
     let server = TestServer::start().await;
+    let bob = server.user("bob", "Admin").await;
     server.push(&package("pay", "1.0.0")).await;
     let mut body = deployment("pay", "1.0.0", "Development");
     body["requireApproval"] = json!(true);
@@ -344,19 +345,21 @@ async fn an_approval_comes_first_and_takes_two_people() {
         (&pending[0]["status"], &pending[0]["deploymentExecutionId"]),
         (&json!("Pending"), &json!(id))
     );
-    let decide = |verb: &str, email: &str| {
+    let decide = |who: &str, verb: &str, email: &str| {
         let path = format!("/api/v1/approvals/deployments/{id}/{verb}");
         let body = json!({ "approverEmail": email, "reason": "looks good" });
-        let server = &server;
-        async move { server.post(&path, &body).await }
+        let (server, who) = (&server, who.to_owned());
+        async move { server.post_as(&who, &path, &body).await }
     };
     assert_eq!(
-        decide("approve", "ada@example.com").await.0,
+        decide(&server.token, "approve", "somebody-else@example.com")
+            .await
+            .0,
         StatusCode::FORBIDDEN,
-        "the requester"
+        "the requester, whatever address it gives"
     );
-    assert_eq!(decide("approve", "nobody").await.0, StatusCode::BAD_REQUEST);
-    let (status, approval) = decide("approve", "bob@example.com").await;
+    assert_eq!(decide(&bob, "approve", "nobody").await.0, StatusCode::BAD_REQUEST);
+    let (status, approval) = decide(&bob, "approve", "bob@example.com").await;
     assert_eq!(
         (status, &approval["status"]),
         (StatusCode::OK, &json!("Approved")),
@@ -366,7 +369,14 @@ async fn an_approval_comes_first_and_takes_two_people() {
         (&approval["respondedBy"], &approval["responseReason"]),
         (&json!("bob@example.com"), &json!("looks good"))
     );
-    assert_eq!(decide("reject", "bob@example.com").await.0, StatusCode::CONFLICT);
+    assert_eq!(
+        (&approval["requester"], &approval["approvedBy"]),
+        (&json!("admin"), &json!(["bob"]))
+    );
+    assert_eq!(
+        decide(&bob, "reject", "bob@example.com").await.0,
+        StatusCode::CONFLICT
+    );
     let ended = server.ended(id).await;
     assert_eq!(stage(&ended, "Approval")["status"], "Succeeded");
 }

@@ -9,19 +9,23 @@ use hotswap_core::policy::Environment;
 use hotswap_core::time::Millis;
 use hotswap_package::Package;
 use hotswap_runtime::{WasmHost, WasmHostConfig, testing};
-use hotswap_server::{RunningServer, Server, ServerConfig};
+use hotswap_server::{AccessConfig, RateLimits, RunningServer, Server, ServerConfig};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
+/// The first admin's password in tests.
+pub(crate) const PASSWORD: &str = "correct horse battery";
 /// How long a test waits for a state.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct TestServer {
     pub(crate) running: RunningServer,
     pub(crate) dir: TempDir,
+    /// What requests are sent with: the admin's token.
+    pub(crate) token: String,
     http: reqwest::Client,
 }
 
@@ -54,8 +58,17 @@ pub(crate) fn environments() -> Vec<Environment> {
     environments
 }
 
+/// A server's configuration for tests: the admin's password is [`PASSWORD`], and requests are not counted.
 pub(crate) fn config(dir: &Path) -> ServerConfig {
     ServerConfig {
+        access: AccessConfig {
+            admin_password: Some(PASSWORD.into()),
+            ..AccessConfig::default()
+        },
+        rate_limits: RateLimits {
+            loopback_is_free: true,
+            ..RateLimits::default()
+        },
         http: ([127, 0, 0, 1], 0).into(),
         agents: ([127, 0, 0, 1], 0).into(),
         environments: Some(environments()),
@@ -71,12 +84,49 @@ impl TestServer {
     }
 
     pub(crate) async fn start_in(dir: TempDir) -> Self {
-        let running = Server::start(config(dir.path()), host().await).await.unwrap();
-        Self {
+        let config = config(dir.path());
+        Self::start_with(dir, config).await
+    }
+
+    /// A server of another configuration; its admin is logged in.
+    pub(crate) async fn start_with(dir: TempDir, config: ServerConfig) -> Self {
+        let running = Server::start(config, host().await).await.unwrap();
+        let mut server = Self {
             running,
             dir,
+            token: String::new(),
             http: reqwest::Client::new(),
-        }
+        };
+        server.token = server.login("admin", PASSWORD).await;
+        server
+    }
+
+    /// Logs a user in: the token.
+    pub(crate) async fn login(&self, username: &str, password: &str) -> String {
+        let body = serde_json::json!({ "username": username, "password": password });
+        let request = self
+            .bare(Method::POST, "/api/v1/authentication/login")
+            .json(&body);
+        let (status, body) = read(request.send().await.unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{body:#}");
+        body["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A user with this role: its token. Its password is [`PASSWORD`].
+    pub(crate) async fn user(&self, username: &str, role: &str) -> String {
+        const FIRST: &str = "a first password";
+        let body = serde_json::json!({
+            "username": username, "email": format!("{username}@example.com"), "role": role, "password": FIRST,
+        });
+        let (status, body) = self.post("/api/v1/users", &body).await;
+        assert_eq!(status, StatusCode::CREATED, "{body:#}");
+        let token = self.login(username, FIRST).await;
+        let body = serde_json::json!({ "currentPassword": FIRST, "newPassword": PASSWORD });
+        let changed = self
+            .request_as(&token, Method::POST, "/api/v1/authentication/password")
+            .json(&body);
+        assert_eq!(changed.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+        token
     }
 
     /// Ends it in order and starts it again on the same data.
@@ -85,7 +135,18 @@ impl TestServer {
         Self::start_in(self.dir).await
     }
 
+    /// A request by the admin.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request_as(&self.token, method, path)
+    }
+
+    /// A request with a token.
+    pub(crate) fn request_as(&self, token: &str, method: Method, path: &str) -> RequestBuilder {
+        self.bare(method, path).bearer_auth(token)
+    }
+
+    /// A request without a token.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("http://{}{path}", self.running.http_addr()))
     }
@@ -96,6 +157,17 @@ impl TestServer {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         read(self.request(Method::POST, path).json(body).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn post_as(&self, token: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+        read(
+            self.request_as(token, Method::POST, path)
+                .json(body)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
     }
 
     pub(crate) async fn push(&self, package: &Package) -> (StatusCode, Value) {

@@ -1,11 +1,17 @@
 //! The server by real sockets, real files and real modules.
 
+mod access;
 mod agent;
 mod api;
+mod approvals;
+mod audit;
 mod deployments;
 mod disk;
 mod fleet;
+mod guard;
 mod harness;
+mod limits;
 mod modules;
+mod secrets;
 mod start;
 mod store;
