@@ -28,6 +28,12 @@ const DENY: Tool = Tool {
     without: "cargo-deny is not installed: licences, sources and duplicate dependencies are not checked",
 };
 
+const OPENSSL: Tool = Tool {
+    program: "openssl",
+    args: &["version"],
+    without: "the tests of signatures need openssl 3 beside them: install it (`apt-get install openssl`)",
+};
+
 impl Tool {
     fn is_there(&self) -> bool {
         run::there_is(self.program, self.args)
@@ -112,6 +118,7 @@ pub(crate) fn ci() -> Result<()> {
 }
 
 fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
+    anyhow::ensure!(OPENSSL.is_there(), OPENSSL.without);
     if steps.has(&NEXTEST) {
         steps.step("tests", || {
             run::run(cargo().args(["nextest", "run", "--release", "--workspace", "--locked"]))

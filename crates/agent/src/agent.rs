@@ -9,6 +9,7 @@ use hotswap_core::ids::{Incarnation, NodeId};
 use hotswap_core::reconcile::Ledger;
 use hotswap_core::report::Hello;
 use hotswap_runtime::WasmHost;
+use hotswap_trust::PolicyError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -42,6 +43,9 @@ pub enum AgentError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The trust file.
+    #[error("failed to read who is trusted")]
+    Trust(#[from] PolicyError),
     /// The packages.
     #[error(transparent)]
     Packages(#[from] StoreError),
@@ -96,6 +100,8 @@ impl Agent {
     /// be listened on.
     pub async fn start(config: AgentConfig, host: Arc<WasmHost>) -> Result<RunningAgent, AgentError> {
         config.validate()?;
+        config.gate.check()?;
+        warn_of_gate(&config);
         let channel = session::channel(config.server_uri()?);
         let (folder, found, file, store) = {
             let (path, node) = (config.data_dir.clone(), config.node.clone());
@@ -135,6 +141,7 @@ impl Agent {
                 ingress: ingress.clone(),
                 meter,
                 totals: totals.clone(),
+                gate: config.gate.clone(),
                 packages: Arc::new(Packages::new(store, channel.clone())),
                 runtime: host,
             },
@@ -194,6 +201,15 @@ impl RunningAgent {
             let _ = (&mut task.0).await;
         }
         stopped
+    }
+}
+
+fn warn_of_gate(config: &AgentConfig) {
+    let node = &config.node;
+    if config.gate.allows_unsigned() {
+        tracing::warn!(%node, "UNSIGNED MODULES RUN HERE (--allow-unsigned): whoever controls the server runs code on this node");
+    } else if config.gate.trust_file().is_none() {
+        tracing::warn!(%node, "no roots are trusted, so nothing runs here: start with --trust FILE");
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hotswap_core::ids::{EnvName, NodeId};
 use hotswap_core::report::LABELS_MAX;
+use hotswap_trust::Gate;
 
 /// Longest label key or value, in characters.
 const LABEL_LEN_MAX: usize = 128;
@@ -36,6 +37,9 @@ pub struct AgentConfig {
     pub heartbeat: Duration,
     /// How long requests in flight may go on after the agent was asked to stop.
     pub drain_deadline: Duration,
+    /// Who must have signed what this node runs: the node's own word, whatever the server says. By default nobody is
+    /// trusted, so that nothing runs.
+    pub gate: Gate,
 }
 
 /// A setting that can't be. Names the key and what would be right.
@@ -90,6 +94,7 @@ impl AgentConfig {
             hostname: None,
             heartbeat: Duration::from_secs(30),
             drain_deadline: Duration::from_secs(10),
+            gate: Gate::default(),
         }
     }
 

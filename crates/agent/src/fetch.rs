@@ -97,11 +97,36 @@ impl Packages {
         self.on_disk(move |store| store.keep(&digest)).await
     }
 
+    /// A package's signature from the server, if it has one.
+    pub(crate) async fn fetch_signature(&self, digest: Digest) -> Result<Option<Bytes>, FetchError> {
+        let mut client =
+            AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX);
+        let request = pb::FetchRequest::from(&FetchRequest {
+            digest,
+            offset: 0,
+            signature: true,
+        });
+        let silent = |_| FetchError::Silent { at: 0 };
+        let response = timeout(CHUNK_TIME_MAX, client.fetch_artifact(request))
+            .await
+            .map_err(silent)??;
+        let mut chunks = response.into_inner();
+        let chunk = timeout(CHUNK_TIME_MAX, chunks.message())
+            .await
+            .map_err(silent)??;
+        // Bounded by a message's size; whether it is too large for a signature is for the gate to say.
+        Ok(chunk.map(|chunk| chunk.data))
+    }
+
     async fn fetch(&self, digest: Digest) -> Result<(), FetchError> {
         let offset = self.on_disk(move |store| Ok(store.fetched(&digest))).await?;
         let mut client =
             AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX);
-        let request = pb::FetchRequest::from(&FetchRequest { digest, offset });
+        let request = pb::FetchRequest::from(&FetchRequest {
+            digest,
+            offset,
+            signature: false,
+        });
         let silent = |at| move |_| FetchError::Silent { at };
         let response = timeout(CHUNK_TIME_MAX, client.fetch_artifact(request))
             .await
@@ -145,7 +170,7 @@ impl Packages {
         }
     }
 
-    async fn on_disk<T: Send + 'static>(
+    pub(crate) async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&PackageStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, FetchError> {

@@ -6,6 +6,7 @@
 pub mod ingress;
 pub mod meter;
 
+mod admit;
 mod agent;
 mod config;
 mod disk;

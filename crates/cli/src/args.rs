@@ -17,7 +17,7 @@ use crate::exit;
     after_help = format!("Examples:
   hotswap demo                                      a whole fleet on this machine, and its story
   hotswap login                                     at the server that the following commands go to
-  hotswap module push modules/payment-processor/2.1.0
+  hotswap module push modules/payment-processor/2.1.0 --signer hotswap-trust
   hotswap deploy payment-processor 2.1.0 --to Production --watch
   hotswap why 3f2a                                  why a deployment stands as it does (ids may be shortened)
 
@@ -116,6 +116,9 @@ pub(crate) enum Command {
     /// Pack, push and list modules
     #[command(subcommand)]
     Module(Module),
+    /// Say whose modules are trusted
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Roll a release out, through every environment up to the target
     #[command(after_help = "Examples:
   hotswap deploy payment-processor 2.1.0 --to Production --watch
@@ -227,14 +230,14 @@ pub(crate) enum Command {
     Config(Config),
     /// Run the control plane
     #[command(after_help = "Examples:
-  hotswap server
+  hotswap server --trust hotswap-trust/trust.toml
   hotswap server --config /etc/hotswap/hotswap.toml --set server.heartbeat=10s
   hotswap server --data /var/lib/hotswap --http 127.0.0.1:5000 --agents 127.0.0.1:5002
   hotswap server --admin-password-file /run/secrets/admin    the first start makes the user admin")]
     Server(Server),
     /// Run a node
     #[command(after_help = "Examples:
-  hotswap agent --node web-1 --environment Production --label zone=a
+  hotswap agent --node web-1 --environment Production --label zone=a --trust hotswap-trust/trust.toml
   hotswap agent --node web-1 --environment QA --server http://127.0.0.1:5002 --data ./web-1 --ingress 127.0.0.1:8080")]
     Agent(Agent),
     /// Run a whole fleet on this machine, and watch a good release go out and a bad one come back
@@ -255,13 +258,51 @@ pub(crate) enum Module {
         /// Folder with module.toml
         dir: PathBuf,
     },
-    /// Push a package, or a folder that is packed on the way
+    /// Push a package with its signature, or a folder that is packed and signed on the way
     #[command(after_help = "Examples:
-  hotswap module push payment-processor-2.1.0.hsm
-  hotswap module push modules/payment-processor/2.1.0")]
-    Push {
-        /// Package file, or folder with module.toml
-        path: PathBuf,
+  hotswap module push payment-processor-2.1.0.hsm     with payment-processor-2.1.0.hsm.p7s, if it lies beside it
+  hotswap module push modules/payment-processor/2.1.0 --signer hotswap-trust")]
+    Push(Push),
+    /// Sign a package: writes NAME.hsm.p7s beside it
+    #[command(after_help = "Examples:
+  hotswap module sign payment-processor-2.1.0.hsm --signer hotswap-trust
+  hotswap module sign payment-processor-2.1.0.hsm --key release.key --cert release.pem --chain issuing-ca.pem
+
+The same by openssl:
+  openssl cms -sign -binary -md sha256 -outform DER -in NAME.hsm -out NAME.hsm.p7s \\
+    -signer release.pem -inkey release.key -certfile issuing-ca.pem")]
+    Sign {
+        /// Package file
+        package: PathBuf,
+        #[command(flatten)]
+        identity: Identity,
+    },
+    /// Check a package's signature here, without a server; exits 1 if it is refused
+    #[command(after_help = "Examples:
+  hotswap module verify payment-processor-2.1.0.hsm --trust hotswap-trust/trust.toml
+  hotswap module verify payment-processor-2.1.0.hsm --roots release-root.pem")]
+    Verify(Verify),
+    /// Let nothing take a version ever again; where it runs it stays until something else is rolled out
+    #[command(after_help = "Examples:
+  hotswap module revoke payment-processor 2.0.3 --reason 'its signing key was stolen'")]
+    Revoke {
+        /// The module's name
+        name: String,
+        /// Which of its versions
+        version: String,
+        /// Why, for people
+        #[arg(long)]
+        reason: String,
+    },
+    /// Set the oldest version that may be deployed; rollbacks may still go below it
+    #[command(after_help = "Examples:
+  hotswap module minimum payment-processor 2.1.0
+  hotswap module minimum payment-processor none")]
+    Minimum {
+        /// The module's name
+        name: String,
+        /// The oldest version, or none
+        version: String,
     },
     /// List modules and their versions
     #[command(after_help = "Examples:
@@ -466,6 +507,82 @@ pub(crate) struct AuditList {
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
+/// Whose signature it is to be.
+#[derive(Debug, Args)]
+pub(crate) struct Identity {
+    /// Folder with signer.key, signer.pem and maybe chain.pem, as `hotswap trust init` makes it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["key", "cert", "chain"])]
+    pub(crate) signer: Option<PathBuf>,
+    /// Private key in PEM: RSA with at least 2048 bits, or ECDSA P-256
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// The key's certificate
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Certificates between that one and the root
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) chain: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// Package file, or folder with module.toml
+    pub(crate) path: PathBuf,
+    /// Its signature [default: the package's file name with .p7s behind it, if that is there]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["signer", "key"])]
+    pub(crate) signature: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Package file
+    pub(crate) package: PathBuf,
+    /// Its signature [default: the package's file name with .p7s behind it]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signature: Option<PathBuf>,
+    /// Trusted root certificates: any signer under them, for any module
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "trust",
+        conflicts_with = "trust"
+    )]
+    pub(crate) roots: Option<PathBuf>,
+    /// Revocation lists
+    #[arg(long, value_name = "FILE", requires = "roots")]
+    pub(crate) crls: Option<PathBuf>,
+    /// Trust file, as servers and nodes have it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+}
+
+/// Whose modules are taken.
+#[derive(Debug, Args)]
+pub(crate) struct Trust {
+    /// Trust file: which roots, revocation lists and signers (`hotswap trust init` makes one)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+    /// Take modules without a signature too: for trying out only
+    #[arg(long)]
+    pub(crate) allow_unsigned: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustCommand {
+    /// Make a root and a signer of your own, and the trust file that trusts them
+    #[command(after_help = "Examples:
+  hotswap trust init                  in ./hotswap-trust
+  hotswap trust init /etc/hotswap/trust
+
+It is for development: the root's key is thrown away at once, so that there is one signer and no revocation. For a
+company's modules use its own certificate authority, and name its root in the trust file.")]
+    Init {
+        /// Folder to make
+        #[arg(default_value = "hotswap-trust")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -613,6 +730,8 @@ pub(crate) struct Server {
     /// An origin whose pages may read answers; may be repeated [default: none]
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     pub(crate) cors_origins: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 #[derive(Debug, Args)]
@@ -634,6 +753,14 @@ pub(crate) struct Agent {
     /// A label such as zone=a; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) labels: Vec<(String, String)>,
+    /// A host that modules may send requests to if their manifests ask for it; may be repeated [default: none]
+    #[arg(long = "grant-host", value_name = "HOST")]
+    pub(crate) grant_hosts: Vec<String>,
+    /// A variable that modules may read if their manifests ask for it; may be repeated [default: none]
+    #[arg(long = "grant-variable", value_name = "NAME=VALUE", value_parser = key_value)]
+    pub(crate) grant_variables: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 #[derive(Debug, Args)]

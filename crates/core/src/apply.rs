@@ -27,7 +27,11 @@ pub fn apply(state: &mut State, logged: &Logged) {
         Event::FleetCreated { .. } | Event::EnvironmentsConfigured { .. } | Event::EpochStarted { .. } => {
             fleet(state, &logged.event);
         }
-        Event::ReleasePushed { .. } | Event::ReleaseHeld { .. } | Event::ReleaseHoldLifted { .. } => {
+        Event::ReleasePushed { .. }
+        | Event::ReleaseHeld { .. }
+        | Event::ReleaseHoldLifted { .. }
+        | Event::ReleaseRevoked { .. }
+        | Event::MinimumVersionSet { .. } => {
             releases(state, &logged.event, now);
         }
         Event::NodeRegistered { .. }
@@ -84,13 +88,33 @@ fn releases(state: &mut State, event: &Event, now: Now) {
                 release: release.clone(),
                 reason: reason.clone(),
                 since: now.wall,
+                revoked: false,
             };
-            state
-                .modules
-                .entry(module.clone())
-                .or_default()
-                .holds
-                .insert(release.digest, hold);
+            let holds = &mut state.modules.entry(module.clone()).or_default().holds;
+            // A revocation stays what it is.
+            if !holds.get(&release.digest).is_some_and(|hold| hold.revoked) {
+                holds.insert(release.digest, hold);
+            }
+        }
+        Event::ReleaseRevoked {
+            module,
+            release,
+            reason,
+            ..
+        } => {
+            let hold = ReleaseHold {
+                release: release.clone(),
+                reason: reason.clone(),
+                since: now.wall,
+                revoked: true,
+            };
+            let module = state.modules.entry(module.clone()).or_default();
+            module.holds.insert(release.digest, hold);
+        }
+        Event::MinimumVersionSet { module, version, .. } => {
+            if let Some(module) = state.modules.get_mut(module) {
+                module.minimum.clone_from(version);
+            }
         }
         Event::ReleaseHoldLifted { module, digest, .. } => {
             if let Some(module) = state.modules.get_mut(module) {

@@ -158,6 +158,26 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// Let nothing take a release ever again.
+    Revoke {
+        /// Its module.
+        module: ModuleName,
+        /// Which version.
+        version: semver::Version,
+        /// Why.
+        reason: String,
+        /// Who asks.
+        by: String,
+    },
+    /// Let deployments of a module take no older version. Rollbacks, which are recorded, may.
+    SetMinimumVersion {
+        /// The module.
+        module: ModuleName,
+        /// The oldest that is taken; `None`: any.
+        version: Option<semver::Version>,
+        /// Who asks.
+        by: String,
+    },
     /// Put a node into another environment.
     MoveNode {
         /// Which.
@@ -259,6 +279,29 @@ pub enum Refusal {
         /// Why it is held.
         reason: String,
     },
+    /// The release is revoked.
+    #[error("{module} {release} is revoked ({reason}); it never runs again: deploy another version")]
+    ReleaseRevoked {
+        /// The module.
+        module: ModuleName,
+        /// The release.
+        release: ReleaseRef,
+        /// Why.
+        reason: String,
+    },
+    /// The version is older than any that may be deployed.
+    #[error(
+        "{module} {version} is older than {minimum}, the oldest version that may be deployed; deploy a newer one, \
+         roll a deployment back, or lower the minimum"
+    )]
+    BelowMinimum {
+        /// The module.
+        module: ModuleName,
+        /// The version asked for.
+        version: semver::Version,
+        /// The oldest that is taken.
+        minimum: semver::Version,
+    },
     /// It can't be done in the state that things are in.
     #[error("{0}")]
     NotNow(String),
@@ -300,7 +343,9 @@ impl Refusal {
             Self::UnknownEnvironment { .. } | Self::NotNow(_) | Self::Configuration(_) => {
                 RefusalKind::Invalid
             }
-            Self::ReleaseHeld { .. } => RefusalKind::Invalid,
+            Self::ReleaseHeld { .. } | Self::ReleaseRevoked { .. } | Self::BelowMinimum { .. } => {
+                RefusalKind::Invalid
+            }
             Self::DuplicateDeployment(_) | Self::ReleaseConflict { .. } | Self::AlreadyDecided(_) => {
                 RefusalKind::Conflict
             }
@@ -320,6 +365,8 @@ impl Refusal {
             Self::DuplicateDeployment(_) => "duplicate_deployment",
             Self::ReleaseConflict { .. } => "release_conflict",
             Self::ReleaseHeld { .. } => "release_held",
+            Self::ReleaseRevoked { .. } => "release_revoked",
+            Self::BelowMinimum { .. } => "below_minimum_version",
             Self::NotNow(_) => "not_now",
             Self::AlreadyDecided(_) => "already_decided",
             Self::Forbidden(_) => "forbidden",

@@ -88,6 +88,26 @@ pub enum Event {
         /// Who asked.
         by: String,
     },
+    /// A release is never taken again: a hold that nobody can lift.
+    ReleaseRevoked {
+        /// Its module.
+        module: ModuleName,
+        /// Which.
+        release: ReleaseRef,
+        /// Why.
+        reason: String,
+        /// Who asked.
+        by: String,
+    },
+    /// Deployments of a module take no older version any more.
+    MinimumVersionSet {
+        /// The module.
+        module: ModuleName,
+        /// The oldest that is taken; `None`: any.
+        version: Option<semver::Version>,
+        /// Who asked.
+        by: String,
+    },
     /// A node was seen for the first time.
     NodeRegistered {
         /// Who.

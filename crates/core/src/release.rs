@@ -52,6 +52,10 @@ pub struct Release {
     pub pushed_at: WallTime,
     /// The subject that pushed it.
     pub pushed_by: String,
+    /// Whose signature it had when it was pushed: the certificate's subject and fingerprint. A record; every check
+    /// judges the signature itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
 }
 
 /// Why no promotion takes a release until a person releases it.
@@ -63,4 +67,7 @@ pub struct ReleaseHold {
     pub reason: String,
     /// Since when.
     pub since: WallTime,
+    /// Whether it is for good: a revoked release is never taken again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoked: bool,
 }

@@ -55,8 +55,11 @@ pub struct State {
 pub struct Module {
     /// By version.
     pub releases: BTreeMap<semver::Version, Release>,
-    /// Releases that no promotion takes, by digest.
+    /// Releases that no promotion takes, by digest; those that are revoked among them.
     pub holds: BTreeMap<Digest, ReleaseHold>,
+    /// No deployment takes an older version; only a rollback may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<semver::Version>,
 }
 
 /// A node, as the log knows it.
@@ -194,6 +197,11 @@ impl State {
         let mut all: Vec<_> = self.deployments.values().collect();
         all.sort_by_key(|deployment| deployment.order);
         all
+    }
+
+    /// The oldest version of a module that deployments may take, where there is one.
+    pub fn minimum(&self, module: &ModuleName) -> Option<&semver::Version> {
+        self.modules.get(module)?.minimum.as_ref()
     }
 
     /// Why a release is on hold, if it is.

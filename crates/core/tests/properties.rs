@@ -242,6 +242,7 @@ fn world(max_failed: u32, on_inconclusive: OnInconclusive) -> World {
             size: 1,
             pushed_at,
             pushed_by,
+            signed_by: None,
         };
         world
             .command(Command::PushRelease {

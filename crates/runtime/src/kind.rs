@@ -175,6 +175,9 @@ pub enum PrepareError {
     /// Its own needs exceed its limits or the host's.
     #[error("the component needs more than it may have: {0}")]
     OverLimit(String),
+    /// It asks for what isn't granted here.
+    #[error("the module asks for what is not granted here: {}", .0.join(", "))]
+    NotGranted(Vec<String>),
     /// The host itself failed.
     #[error("the host failed: {0}")]
     Host(String),

@@ -6,6 +6,7 @@
 
 mod body;
 mod failure;
+mod grants;
 mod kind;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -13,6 +14,7 @@ pub mod wasm;
 
 pub use body::{Body, BodyError, Overflow};
 pub use failure::Failure;
+pub use grants::{Grants, Ungranted};
 pub use kind::{
     Artifact, BoxFuture, Closed, Instance, PrepareError, Prepared, Readiness, ResponseFuture, Runtime,
     StartError, Usage,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hotswap_core::ids::EnvName;
 use hotswap_core::policy::Environment;
 use hotswap_package::PACKAGE_BYTES_MAX;
+use hotswap_trust::Gate;
 
 use crate::access::AccessConfig;
 use crate::api::RateLimits;
@@ -30,6 +31,8 @@ pub struct ServerConfig {
     pub package_bytes_max: u64,
     /// What modules may ask for, by environment. Environments that aren't named grant nothing.
     pub grants: Vec<Grant>,
+    /// Who must have signed packages. By default nobody is trusted, so that nothing can be pushed.
+    pub gate: Gate,
     /// Events between snapshots: recovery folds at most about so many.
     pub snapshot_every: u64,
     /// Who may do what.
@@ -63,6 +66,7 @@ impl ServerConfig {
             heartbeat_timeout: Duration::from_secs(120),
             package_bytes_max: PACKAGE_BYTES_MAX,
             grants: Vec::new(),
+            gate: Gate::default(),
             snapshot_every: 10_000,
             access: AccessConfig::default(),
             rate_limits: RateLimits::default(),

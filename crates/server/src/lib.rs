@@ -16,6 +16,7 @@ pub mod registry;
 pub mod series;
 pub mod server;
 pub mod store;
+mod trust;
 pub mod views;
 
 pub use access::{AccessConfig, DEMO_ACCOUNTS, FirstAdmin, Role};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotswap_runtime::Runtime;
+use hotswap_trust::{Gate, PolicyError};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The trust file can't be used.
+    #[error("failed to read who is trusted")]
+    Trust(#[from] PolicyError),
     /// The log can't be recovered.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -103,6 +107,8 @@ impl Server {
     /// A port that can't be listened on, a data directory that can't be used, or a log that can't be recovered; each
     /// says what to do.
     pub async fn start(config: ServerConfig, runtime: Arc<dyn Runtime>) -> Result<RunningServer, StartError> {
+        config.gate.check()?;
+        warn_of_gate(&config.gate);
         let http = listen("the API", config.http).await?;
         let agents = listen("agents", config.agents).await?;
         let data_dir = config.data_dir.clone();
@@ -124,9 +130,9 @@ impl Server {
             snapshot_every: config.snapshot_every,
             shutdown: core.clone(),
         };
-        let (bench, grants) = (Arc::clone(&registry), config.grants);
+        let (bench, grants, gate) = (Arc::clone(&registry), config.grants, config.gate.clone());
         let (driver, run) = driver::start(parts, |world, results| {
-            Checks::new(world, bench, runtime, grants, results)
+            Checks::new(world, bench, runtime, grants, gate, results)
         })
         .await?;
         let issuer = driver
@@ -148,6 +154,7 @@ impl Server {
             store,
             registry,
             series,
+            gate: config.gate,
             heartbeat_timeout,
             access,
             rate_limits: config.rate_limits,
@@ -166,6 +173,18 @@ impl Server {
             tasks,
             driver: tokio::spawn(run),
         })
+    }
+}
+
+fn warn_of_gate(gate: &Gate) {
+    if gate.allows_unsigned() {
+        tracing::warn!(
+            "UNSIGNED MODULES ARE ACCEPTED (--allow-unsigned): whoever reaches the API can run code on every node"
+        );
+    } else if gate.trust_file().is_none() {
+        tracing::warn!(
+            "no roots are trusted, so nothing can be pushed: start with --trust FILE (`hotswap trust init` makes one)"
+        );
     }
 }
 

@@ -53,6 +53,7 @@ impl Operators {
                     size: 1,
                     pushed_at: WallTime(0),
                     pushed_by: "author".to_owned(),
+                    signed_by: None,
                 };
                 let (module, version) = (module.name.clone(), plan.release.version.clone());
                 commands.push(Command::PushRelease {

@@ -64,4 +64,6 @@ pub struct FetchRequest {
     pub digest: Digest,
     /// From which byte on.
     pub offset: u64,
+    /// The package's signature, in one chunk, instead of the package.
+    pub signature: bool,
 }

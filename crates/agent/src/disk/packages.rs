@@ -11,10 +11,22 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use hotswap_core::ids::Digest;
 use hotswap_package::{PACKAGE_BYTES_MAX, PACKAGE_EXTENSION, digest_of};
+use hotswap_trust::{SIGNATURE_BYTES_MAX, SIGNATURE_EXTENSION, UnixSeconds};
 
 use super::{hint, sync_folder_of};
 
 const PART_EXTENSION: &str = "part";
+/// When a package was first accepted here, in seconds since 1970 and in digits.
+const ACCEPTED_EXTENSION: &str = "accepted";
+/// What is being written, until it takes its file's place.
+const NEW_EXTENSION: &str = "new";
+/// What belongs to a package, besides itself.
+const BESIDE: [&str; 4] = [
+    PART_EXTENSION,
+    SIGNATURE_EXTENSION,
+    ACCEPTED_EXTENSION,
+    NEW_EXTENSION,
+];
 
 /// The packages on a node's disk.
 #[derive(Debug, Clone)]
@@ -113,14 +125,65 @@ impl PackageStore {
         let _ = fs::remove_file(self.part(digest));
     }
 
-    /// Removes every package, whole or not, that is not among these; says how many.
+    /// A package's signature, if one is kept; what is too large for one is none.
+    pub(crate) fn signature(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        use io::Read as _;
+        let path = self.beside(digest, SIGNATURE_EXTENSION);
+        let mut bytes = Vec::new();
+        let read = File::open(&path)
+            .and_then(|file| file.take(SIGNATURE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(&path, "read")(error)),
+            Ok(_) => Ok(Some(bytes.into())),
+        }
+    }
+
+    /// When a package was first accepted here, if it was.
+    pub(crate) fn accepted(&self, digest: &Digest) -> Option<UnixSeconds> {
+        let text = fs::read_to_string(self.beside(digest, ACCEPTED_EXTENSION)).ok()?;
+        text.trim().parse().ok().map(UnixSeconds)
+    }
+
+    /// Notes that a package was accepted at this time, with this signature or without one.
+    pub(crate) fn accept(
+        &self,
+        digest: &Digest,
+        signature: Option<&[u8]>,
+        at: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        if let Some(signature) = signature {
+            self.replace(digest, SIGNATURE_EXTENSION, signature)?;
+        }
+        self.replace(digest, ACCEPTED_EXTENSION, at.0.to_string().as_bytes())
+    }
+
+    /// A package is prepared once at a time, so its files have one writer.
+    fn replace(&self, digest: &Digest, extension: &str, content: &[u8]) -> Result<(), StoreError> {
+        let (path, temporary) = (self.beside(digest, extension), self.beside(digest, NEW_EXTENSION));
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            sync_folder_of(&path)
+        };
+        write().map_err(io_error(&path, "written"))
+    }
+
+    fn beside(&self, digest: &Digest, extension: &str) -> PathBuf {
+        self.dir.join(format!("{}.{extension}", digest.hex()))
+    }
+
+    /// Removes every package, whole or not, that is not among these, and what lies beside it; says how many.
     pub(crate) fn collect(&self, keep: &BTreeSet<Digest>) -> Result<u32, StoreError> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.dir).map_err(io_error(&self.dir, "read"))? {
             let path = entry.map_err(io_error(&self.dir, "read"))?.path();
             let ours = path
                 .extension()
-                .is_some_and(|ext| ext == PACKAGE_EXTENSION || ext == PART_EXTENSION);
+                .and_then(|ext| ext.to_str())
+                .is_some_and(|ext| ext == PACKAGE_EXTENSION || BESIDE.contains(&ext));
             let digest = path
                 .file_stem()
                 .and_then(|stem| stem.to_str())
@@ -128,8 +191,9 @@ impl PackageStore {
             if let (true, Some(digest)) = (ours, digest)
                 && !keep.contains(&digest)
             {
+                let is_beside = path.extension().is_some_and(|ext| ext != PACKAGE_EXTENSION);
                 fs::remove_file(&path).map_err(io_error(&path, "removed"))?;
-                removed += 1;
+                removed += u32::from(!is_beside);
             }
         }
         Ok(removed)
@@ -140,7 +204,7 @@ impl PackageStore {
     }
 
     fn part(&self, digest: &Digest) -> PathBuf {
-        self.dir.join(format!("{}.{PART_EXTENSION}", digest.hex()))
+        self.beside(digest, PART_EXTENSION)
     }
 }
 
@@ -202,7 +266,16 @@ mod tests {
         }
         store.append(&part, b"pa").unwrap();
         fs::write(store.dir.join("note.txt"), "not ours").unwrap();
-        assert_eq!(store.collect(&BTreeSet::from([kept])).unwrap(), 2);
+        for digest in [&kept, &gone] {
+            store.accept(digest, Some(b"signature"), UnixSeconds(7)).unwrap();
+        }
+        assert_eq!(store.collect(&BTreeSet::from([kept])).unwrap(), 1);
+        assert_eq!(store.signature(&kept).unwrap().unwrap(), "signature");
+        assert_eq!(store.accepted(&kept), Some(UnixSeconds(7)));
+        assert_eq!(
+            (store.signature(&gone).unwrap(), store.accepted(&gone)),
+            (None, None)
+        );
         assert!(store.read(&kept).unwrap().is_some() && store.read(&gone).unwrap().is_none());
         assert!(store.dir.join("note.txt").exists());
     }

@@ -19,6 +19,7 @@ use hotswap_core::report::{Hello, ReleaseStatus};
 use hotswap_core::spec::Observe;
 use hotswap_core::time::{CoreTime, Millis};
 use hotswap_runtime::Runtime;
+use hotswap_trust::Gate;
 use hotswap_wire::ServerMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
@@ -60,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) meter: Meter,
     pub(crate) totals: Totals,
     pub(crate) packages: Arc<Packages>,
+    /// Whose modules may run here.
+    pub(crate) gate: Gate,
     pub(crate) runtime: Arc<dyn Runtime>,
 }
 
@@ -243,7 +246,8 @@ impl Driver {
         }
         self.preparing.insert(digest);
         let (packages, runtime) = (Arc::clone(&self.parts.packages), Arc::clone(&self.parts.runtime));
-        self.work(work::prepare(packages, runtime, module, digest));
+        let gate = self.parts.gate.clone();
+        self.work(work::prepare(packages, gate, runtime, module, digest));
     }
 
     fn unload(&mut self, module: &ModuleName, digest: Digest) {

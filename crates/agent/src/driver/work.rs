@@ -8,7 +8,9 @@ use hotswap_core::report::SmokeOutcome;
 use hotswap_core::spec::{SmokeRun, SmokeVia};
 use hotswap_package::{Package, PackageLimits};
 use hotswap_runtime::{Artifact, Instance, Prepared, Runtime};
+use hotswap_trust::Gate;
 
+use crate::admit::admit;
 use crate::fetch::Packages;
 use crate::ingress::Release;
 use crate::smoke::{self, Door};
@@ -38,6 +40,7 @@ pub(super) enum Done {
 /// Fetches, verifies and compiles a package.
 pub(super) async fn prepare(
     packages: Arc<Packages>,
+    gate: Gate,
     runtime: Arc<dyn Runtime>,
     module: ModuleName,
     digest: Digest,
@@ -64,6 +67,10 @@ pub(super) async fn prepare(
                 package.manifest.kind
             ));
         }
+        let verdict = admit(&packages, &gate, digest, &module)
+            .await
+            .map_err(|refused| refused.to_string())?;
+        tracing::info!(%module, version = %package.manifest.version, release = %digest, "{verdict}");
         runtime
             .prepare(Artifact::from(package))
             .await

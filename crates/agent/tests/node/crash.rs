@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hotswap_agent::{Agent, AgentConfig};
 use hotswap_core::report::ReleaseStatus;
+use hotswap_trust::Gate;
 
 use crate::support::{Does, Plane, Server, host, package, package_of, serves};
 use crate::traffic::{client, get};
@@ -23,7 +24,10 @@ fn a_node_as_a_process() {
     let dir = std::env::var(DIR).expect("set by the test that runs this");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let config = AgentConfig::new("node-1".parse().unwrap(), "QA".parse().unwrap(), server, dir);
+        let config = AgentConfig {
+            gate: Gate::default().allowing_unsigned(),
+            ..AgentConfig::new("node-1".parse().unwrap(), "QA".parse().unwrap(), server, dir)
+        };
         let agent = Agent::start(config, host()).await.unwrap();
         println!("\ningress {}", agent.ingress_addr());
         // The one that started it ends it, and so does its end.

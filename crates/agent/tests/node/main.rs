@@ -2,8 +2,10 @@
 
 mod crash;
 mod disk;
+mod hostile;
 mod support;
 mod traffic;
+mod trust;
 
 use std::time::Duration;
 

@@ -15,6 +15,7 @@ use hotswap_core::time::Millis;
 use hotswap_package::Package;
 use hotswap_runtime::testing;
 use hotswap_runtime::{WasmHost, WasmHostConfig};
+use hotswap_trust::Gate;
 use hotswap_wire::pb::agent_service_server::{AgentService, AgentServiceServer};
 use hotswap_wire::{Ack, AckedInterval, AckedVeto, CHUNK_BYTES, FetchRequest, ServerMessage, Settings, pb};
 use tokio::net::TcpListener;
@@ -122,6 +123,7 @@ pub(crate) struct Plane {
 #[derive(Default)]
 struct State {
     packages: BTreeMap<Digest, Bytes>,
+    signatures: BTreeMap<Digest, Bytes>,
     /// Sends so many bytes of a package, then breaks off; once.
     break_after: Option<usize>,
     fetches: Vec<(Digest, u64)>,
@@ -212,6 +214,11 @@ impl Plane {
         self.state.lock().unwrap().packages.insert(digest, bytes);
     }
 
+    /// Sends this signature to whoever asks for the package's.
+    pub(crate) fn sign(&self, digest: Digest, signature: Bytes) {
+        self.state.lock().unwrap().signatures.insert(digest, signature);
+    }
+
     pub(crate) fn break_after(&self, bytes: usize) {
         self.state.lock().unwrap().break_after = Some(bytes);
     }
@@ -241,7 +248,11 @@ impl Plane {
     }
 
     pub(crate) fn status(&self) -> Option<ModuleStatus> {
-        self.state.lock().unwrap().modules.get(&module()).cloned()
+        self.status_of(&module())
+    }
+
+    pub(crate) fn status_of(&self, module: &ModuleName) -> Option<ModuleStatus> {
+        self.state.lock().unwrap().modules.get(module).cloned()
     }
 
     pub(crate) fn spec(&self, seq: u64, modules: &[ModuleSpec]) -> NodeSpec {
@@ -392,8 +403,21 @@ impl AgentService for Service {
         &self,
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<Self::FetchArtifactStream>, Status> {
-        let FetchRequest { digest, offset } = request.into_inner().try_into()?;
+        let FetchRequest {
+            digest,
+            offset,
+            signature,
+        } = request.into_inner().try_into()?;
         let mut state = self.0.state.lock().unwrap();
+        if signature {
+            let chunk = state.signatures.get(&digest).map(|signature| {
+                Ok(pb::ArtifactChunk {
+                    total_bytes: signature.len() as u64,
+                    data: signature.clone(),
+                })
+            });
+            return Ok(Response::new(Box::pin(tokio_stream::iter(chunk))));
+        }
         state.fetches.push((digest, offset));
         let package = state
             .packages
@@ -446,12 +470,15 @@ impl Node {
     }
 
     pub(crate) fn config(&self, server: &str) -> AgentConfig {
-        AgentConfig::new(
-            "node-1".parse().unwrap(),
-            "QA".parse().unwrap(),
-            server,
-            self.dir.path(),
-        )
+        AgentConfig {
+            gate: Gate::default().allowing_unsigned(),
+            ..AgentConfig::new(
+                "node-1".parse().unwrap(),
+                "QA".parse().unwrap(),
+                server,
+                self.dir.path(),
+            )
+        }
     }
 
     pub(crate) async fn start(&self, server: &str) -> RunningAgent {

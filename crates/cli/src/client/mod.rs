@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, LINK};
+use reqwest::multipart::{Form, Part};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -50,6 +51,8 @@ enum Body<'a> {
     None,
     Json(&'a Value),
     Package(Bytes),
+    /// A package and its signature.
+    Signed(Bytes, Bytes),
 }
 
 impl Client {
@@ -184,13 +187,27 @@ impl Client {
             .0)
     }
 
-    /// Pushes a package.
+    /// `PUT /api/v1{path}` with a body.
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub(crate) async fn push(&self, package: Bytes) -> Result<Value, ApiError> {
+    pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<Value, ApiError> {
+        let url = self.url(path, &[])?;
+        let body = serde_json::to_value(body).expect("requests are plain data");
+        Ok(self.send(Method::PUT, url, Body::Json(&body)).await?.0)
+    }
+
+    /// Pushes a package, with its signature where there is one.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn push(&self, package: Bytes, signature: Option<Bytes>) -> Result<Value, ApiError> {
         let url = self.url(&["modules"], &[])?;
-        Ok(self.send(Method::POST, url, Body::Package(package)).await?.0)
+        let body = match signature {
+            Some(signature) => Body::Signed(package, signature),
+            None => Body::Package(package),
+        };
+        Ok(self.send(Method::POST, url, body).await?.0)
     }
 
     fn url(&self, path: &[&str], query: Query<'_>) -> Result<Url, ApiError> {
@@ -288,6 +305,15 @@ impl Client {
             Body::Package(package) => {
                 let request = request.header("content-type", "application/octet-stream");
                 request.timeout(PUSH_TIMEOUT).body(package.clone())
+            }
+            Body::Signed(package, signature) => {
+                let part = |bytes: &Bytes| {
+                    Part::stream_with_length(bytes.clone(), bytes.len() as u64).file_name("file")
+                };
+                let form = Form::new()
+                    .part("signature", part(signature))
+                    .part("package", part(package));
+                request.timeout(PUSH_TIMEOUT).multipart(form)
             }
         };
         let broken = |error| ApiError::of_transport(self.address(), &error);

@@ -20,6 +20,7 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
     let config = settings::agent_config(&loaded)?;
     let host = WasmHostConfig {
         cache_dir: Some(config.data_dir.join("compiled")),
+        grants: settings::node_grants(&loaded),
         ..WasmHostConfig::default()
     };
     let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);

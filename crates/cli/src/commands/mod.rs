@@ -17,6 +17,7 @@ mod resolve;
 mod server;
 pub(crate) mod serving;
 pub(crate) mod settings;
+pub(crate) mod signing;
 mod status;
 mod suggest;
 mod watch;
@@ -27,7 +28,7 @@ use std::future::Future;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 
-use crate::args::{Audit, Cli, Command, Global, Module};
+use crate::args::{Audit, Cli, Command, Global, Module, TrustCommand};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -49,9 +50,22 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
         Command::Module(Module::Pack { dir }) => module::pack(&dir, global, output),
-        Command::Module(Module::Push { path }) => {
-            remote(global, output, async |remote| module::push(&remote, &path).await)
+        Command::Module(Module::Push(args)) => {
+            remote(global, output, async |remote| module::push(&remote, &args).await)
         }
+        Command::Module(Module::Sign { package, identity }) => signing::sign(&package, &identity, output),
+        Command::Module(Module::Verify(args)) => signing::verify(&args, output),
+        Command::Module(Module::Revoke {
+            name,
+            version,
+            reason,
+        }) => remote(global, output, async |remote| {
+            module::revoke(&remote, &name, &version, &reason).await
+        }),
+        Command::Module(Module::Minimum { name, version }) => remote(global, output, async |remote| {
+            module::minimum(&remote, &name, &version).await
+        }),
+        Command::Trust(TrustCommand::Init { dir }) => signing::init(&dir, output),
         Command::Module(Module::List { name }) => remote(global, output, async |remote| {
             module::list(&remote, name.as_deref()).await
         }),

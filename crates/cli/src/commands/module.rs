@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use hotswap_package::{PACKAGE_BYTES_MAX, PackError, Package, PackageError, PackageLimits};
 use serde_json::json;
 
-use super::Remote;
 use super::resolve::text;
-use crate::args::{Global, OutputArg};
+use super::{Remote, signing};
+use crate::args::{Global, OutputArg, Push};
 use crate::client::{ApiError, Module, typed};
 use crate::exit::Exit;
 use crate::output::{Cell, Colour, Output, Table, ago};
@@ -73,14 +73,27 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
         .collect()
 }
 
-/// Pushes a package file, or a folder that is packed on the way.
-pub(super) async fn push(remote: &Remote<'_>, path: &Path) -> anyhow::Result<Exit> {
+/// Pushes a package file, or a folder that is packed on the way, with its signature.
+pub(super) async fn push(remote: &Remote<'_>, args: &Push) -> anyhow::Result<Exit> {
+    let path = &args.path;
     let package = if path.is_dir() {
         pack_folder(path)?
     } else {
         read_file(path)?
     };
-    let answer = remote.client.push(package.file.clone()).await?;
+    let signature = match (&args.signature, signing::identity(&args.identity)?) {
+        (_, Some(identity)) => Some(signing::make(&identity, &package.digest)?),
+        (Some(file), None) => Some(signing::read(file)?),
+        (None, None) if path.is_dir() => None,
+        (None, None) => {
+            let beside = signing::beside(path);
+            beside.exists().then(|| signing::read(&beside)).transpose()?
+        }
+    };
+    let answer = remote
+        .client
+        .push(package.file.clone(), signature.map(Into::into))
+        .await?;
     if remote.output.is_json() {
         remote.output.json(&answer)?;
     } else {
@@ -93,12 +106,54 @@ pub(super) async fn push(remote: &Remote<'_>, path: &Path) -> anyhow::Result<Exi
             size(package.file.len() as u64)
         ))?;
         remote.output.line(package.digest.to_string())?;
+        if let Some(signer) = answer.get("signedBy").and_then(serde_json::Value::as_str) {
+            remote.output.line(format!("signed by {signer}"))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Revokes a version.
+pub(super) async fn revoke(
+    remote: &Remote<'_>,
+    name: &str,
+    version: &str,
+    reason: &str,
+) -> anyhow::Result<Exit> {
+    let path = ["modules", name, "versions", version, "revoke"];
+    let answer = remote
+        .client
+        .post(&path, Some(&json!({ "reason": reason })))
+        .await?;
+    if remote.output.is_json() {
+        remote.output.json(&answer)?;
+    } else {
+        remote.output.line(format!(
+            "{name} {version} is revoked: nothing takes it any more; where it runs it stays until something else is \
+             rolled out"
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Sets the oldest version that may be deployed.
+pub(super) async fn minimum(remote: &Remote<'_>, name: &str, version: &str) -> anyhow::Result<Exit> {
+    let wanted = (version != "none").then_some(version);
+    let path = ["modules", name, "minimum-version"];
+    let answer = remote.client.put(&path, &json!({ "version": wanted })).await?;
+    if remote.output.is_json() {
+        remote.output.json(&answer)?;
+    } else {
+        remote.output.line(match wanted {
+            Some(version) => format!("no version of {name} before {version} is deployed any more"),
+            None => format!("any version of {name} may be deployed"),
+        })?;
     }
     Ok(Exit::Done)
 }
 
 /// Reads a package and checks it here, so that a wrong file is told without a server.
-fn read_file(path: &Path) -> anyhow::Result<Package> {
+pub(super) fn read_file(path: &Path) -> anyhow::Result<Package> {
     let readable = std::fs::File::open(path);
     let file = readable.map_err(|error| {
         Problem::usage(format!("{} can't be read: {error}", path.display()))

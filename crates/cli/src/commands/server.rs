@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use hotswap_core::policy::Environment;
-use hotswap_runtime::{WasmHost, WasmHostConfig};
 use hotswap_server::{FirstAdmin, RateLimits, RunningServer, Server};
 use secrecy::{ExposeSecret as _, SecretString};
+use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig};
 
 use super::login::read_secret;
 use super::serving::{asked_to_stop, start_logs};
@@ -35,6 +35,8 @@ pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<
     // The server compiles and tries releases in the runtime that nodes have.
     let host = WasmHostConfig {
         cache_dir: Some(config.data_dir.join("compiled")),
+        // Here releases are only tried, in a sandbox; the scan says what isn't granted.
+        ungranted: Ungranted::Withhold,
         ..WasmHostConfig::default()
     };
     let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);

@@ -6,6 +6,7 @@ use hotswap_agent::AgentConfig;
 use hotswap_config::{ConfigError, Loaded, Sources};
 use hotswap_core::ids::{EnvName, InvalidName};
 use hotswap_server::{Grant, ServerConfig};
+use hotswap_trust::Gate;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{self, Global, Layers};
@@ -34,12 +35,27 @@ pub(super) fn server_sources(args: &args::Server) -> Sources {
         )
         .flag("--http", "server.http", args.http)
         .flag("--agents", "server.agents", args.agents)
+        .flag(
+            "--trust",
+            "server.trust",
+            args.trust.trust.as_ref().map(|path| path.display()),
+        )
+        .flag(
+            "--allow-unsigned",
+            "server.allow-unsigned",
+            args.trust.allow_unsigned.then_some(true),
+        )
 }
 
 /// An agent's, with its flags.
 pub(super) fn agent_sources(args: &args::Agent, global: &Global) -> Sources {
     let labels: Vec<String> = args
         .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let variables: Vec<String> = args
+        .grant_variables
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
@@ -57,6 +73,26 @@ pub(super) fn agent_sources(args: &args::Agent, global: &Global) -> Sources {
             "--label",
             "agent.labels",
             (!labels.is_empty()).then(|| labels.join(",")),
+        )
+        .flag(
+            "--trust",
+            "agent.trust",
+            args.trust.trust.as_ref().map(|path| path.display()),
+        )
+        .flag(
+            "--allow-unsigned",
+            "agent.allow-unsigned",
+            args.trust.allow_unsigned.then_some(true),
+        )
+        .flag(
+            "--grant-host",
+            "agent.grant-hosts",
+            (!args.grant_hosts.is_empty()).then(|| args.grant_hosts.join(",")),
+        )
+        .flag(
+            "--grant-variable",
+            "agent.grant-variables",
+            (!variables.is_empty()).then(|| variables.join(",")),
         )
 }
 
@@ -101,7 +137,26 @@ pub(crate) fn server_config(loaded: &Loaded) -> ServerConfig {
     config.package_bytes_max = server.package_size_max.bytes();
     config.snapshot_every = server.snapshot_every;
     config.grants = grants(loaded);
+    config.gate = gate(server.trust.as_ref(), server.allow_unsigned);
     config
+}
+
+/// Whose modules are taken.
+fn gate(trust_file: Option<&PathBuf>, allow_unsigned: bool) -> Gate {
+    let gate = trust_file.map_or_else(Gate::default, Gate::signed);
+    if allow_unsigned {
+        gate.allowing_unsigned()
+    } else {
+        gate
+    }
+}
+
+/// What a node lets modules use.
+pub(super) fn node_grants(loaded: &Loaded) -> hotswap_runtime::Grants {
+    hotswap_runtime::Grants {
+        outbound_hosts: loaded.config.agent.grant_hosts.clone(),
+        variables: loaded.config.agent.grant_variables.clone(),
+    }
 }
 
 /// What modules may ask for, by environment.
@@ -159,6 +214,7 @@ pub(crate) fn agent_config(loaded: &Loaded) -> Result<AgentConfig, Problem> {
     });
     config.heartbeat = agent.heartbeat.get();
     config.drain_deadline = agent.drain_deadline.get();
+    config.gate = gate(agent.trust.as_ref(), agent.allow_unsigned);
     config
         .validate()
         .map_err(|error| Problem::usage(error.to_string()))?;

@@ -8,10 +8,12 @@ use futures::future::{join_all, try_join_all};
 use hotswap_agent::{Agent, AgentConfig, RunningAgent};
 use hotswap_runtime::{Runtime, WasmHost, WasmHostConfig};
 use hotswap_server::{RunningServer, Server, ServerConfig, StartError};
+use hotswap_trust::{Gate, SigningIdentity};
 use tempfile::TempDir;
 
 use super::policy::{FLEET, HEARTBEAT, PRODUCTION, environments};
 use super::traffic::Target;
+use crate::commands::signing;
 use crate::problem::Problem;
 
 /// Zones that the nodes are spread over.
@@ -37,11 +39,22 @@ impl Data {
     }
 }
 
+/// A root and a signer of the demo's own: made anew, or found where the folder is an earlier demo's.
+fn trust(dir: &Path) -> anyhow::Result<(Gate, SigningIdentity)> {
+    let trust_file = dir.join(signing::TRUST_FILE);
+    if !trust_file.exists() {
+        signing::make_trust(dir, "Hotswap demo signer")?;
+    }
+    Ok((Gate::signed(trust_file), signing::identity_in(dir)?))
+}
+
 /// The running fleet.
 pub(crate) struct Fleet {
     server: RunningServer,
     agents: Vec<(&'static str, f64, RunningAgent)>,
     host: Arc<WasmHost>,
+    gate: Gate,
+    signer: SigningIdentity,
     // Last: its folder goes when nobody writes to it any more.
     data: Data,
 }
@@ -66,7 +79,9 @@ impl Fleet {
             ..WasmHostConfig::default()
         };
         let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
+        let (gate, signer) = trust(&data.path().join("trust"))?;
         let mut config = ServerConfig::new(data.path().join("server"));
+        config.gate = gate.clone();
         config.http.set_port(port);
         config.agents.set_port(0);
         config.environments = Some(environments());
@@ -88,8 +103,15 @@ impl Fleet {
             server,
             agents: Vec::new(),
             host,
+            gate,
+            signer,
             data,
         })
+    }
+
+    /// Who signs the demo's modules.
+    pub(crate) fn signer(&self) -> &SigningIdentity {
+        &self.signer
     }
 
     /// Starts the agents, all at once.
@@ -107,6 +129,7 @@ impl Fleet {
                 let zone = ZONES[number % ZONES.len()];
                 config.labels.insert("zone".to_owned(), zone.to_owned());
                 config.heartbeat = HEARTBEAT;
+                config.gate = self.gate.clone();
                 config.drain_deadline = std::time::Duration::from_secs(2);
                 let host = Arc::clone(&self.host);
                 starting.push(async move {

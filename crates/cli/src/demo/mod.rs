@@ -77,7 +77,7 @@ async fn play(
     output: &Output,
 ) -> anyhow::Result<Exit> {
     fleet.start_agents().await?;
-    story::prepare(director).await?;
+    story::prepare(director, fleet.signer()).await?;
     let stable = story::stable_version(director).await?;
     match stable.as_deref() {
         None => {

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 
+use hotswap_trust::SigningIdentity;
+
 use super::director::{Director, LOOK};
 use super::modules;
 use super::policy::{FLEET, PRODUCTION};
 use super::view::MODULE;
 use crate::client::{Accepted, Decision, Deployment, Module, NewDeployment, Node, typed};
+use crate::commands::signing;
 
 /// What runs before the story.
 pub(crate) const FIRST: &str = "2.0.0";
@@ -37,8 +40,8 @@ pub(crate) struct Chapter {
     pub(crate) back: Option<Instant>,
 }
 
-/// Waits for all nodes, pushes all modules.
-pub(crate) async fn prepare(director: &mut Director<'_>) -> anyhow::Result<()> {
+/// Waits for all nodes, signs and pushes all modules.
+pub(crate) async fn prepare(director: &mut Director<'_>, signer: &SigningIdentity) -> anyhow::Result<()> {
     director.scene.headline = "the nodes say hello".to_owned();
     let expected: usize = FLEET.iter().map(|(_, nodes, _)| nodes).sum();
     let deadline = Instant::now() + NODES_WAIT_MAX;
@@ -60,9 +63,13 @@ pub(crate) async fn prepare(director: &mut Director<'_>) -> anyhow::Result<()> {
     let packages = modules::packages().context("an example module in this binary is broken")?;
     let count = packages.len();
     for package in packages {
-        director.client.push(package.file).await?;
+        let signature = signing::make(signer, &package.digest)?;
+        director.client.push(package.file, Some(signature.into())).await?;
     }
-    director.tell(format!("{count} module releases are pushed"))?;
+    director.tell(format!(
+        "{count} module releases are signed by {} and pushed",
+        signer.subject()
+    ))?;
     Ok(())
 }
 

@@ -145,7 +145,7 @@ impl Fleet {
         }
         for version in ["2.0.0", "2.1.0", "2.2.0"] {
             let folder = example("payment-processor", version);
-            server.run(&["module", "push", folder.to_str().unwrap()]).exits(0);
+            server.push(folder.to_str().unwrap()).exits(0);
         }
         let fleet = Self { server, agents };
         fleet.deploy("2.0.0").exits(0);

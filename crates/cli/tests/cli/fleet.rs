@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{PASSWORD, Ran, hotswap};
+use crate::support::{PASSWORD, Ran, hotswap, run};
 
 /// Longest wait for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -84,7 +84,11 @@ impl Drop for Process {
     }
 }
 
-/// A server with its folder.
+fn trust_file(dir: &tempfile::TempDir) -> String {
+    dir.path().join("trust/trust.toml").to_str().unwrap().to_owned()
+}
+
+/// A server with its folder, which trusts a signer of its own.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) dir: tempfile::TempDir,
@@ -96,6 +100,8 @@ impl Server {
     /// A server on free ports.
     pub(crate) fn start(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let trust = dir.path().join("trust");
+        run(&["trust", "init", trust.to_str().unwrap()]).exits(0);
         let process = Self::process(&dir, ("127.0.0.1:0", "127.0.0.1:0"), more);
         // The log's ready line names the agents' port, too.
         let end = Instant::now() + DEADLINE;
@@ -131,6 +137,7 @@ impl Server {
 
     fn process(dir: &tempfile::TempDir, (http, agents): (&str, &str), more: &[&str]) -> Process {
         let data = dir.path().join("server");
+        let trust = trust_file(dir);
         let mut args = vec![
             "server",
             "--data",
@@ -140,6 +147,8 @@ impl Server {
             "--agents",
             agents,
             "--no-rate-limit-on-loopback",
+            "--trust",
+            &trust,
         ];
         args.extend(more);
         Process::start(&args)
@@ -176,7 +185,15 @@ impl Server {
             "127.0.0.1:0",
             "--label",
             "zone=a",
+            "--trust",
+            &trust_file(&self.dir),
         ])
+    }
+
+    /// Pushes a package or a folder, signed.
+    pub(crate) fn push(&self, path: &str) -> Ran {
+        let signer = self.dir.path().join("trust");
+        self.run(&["module", "push", path, "--signer", signer.to_str().unwrap()])
     }
 
     /// Runs a client's command against it.

@@ -3,6 +3,7 @@
 mod faults;
 mod fleet;
 mod people;
+mod signing;
 mod support;
 mod with_a_server;
 mod without_a_server;

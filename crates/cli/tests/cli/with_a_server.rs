@@ -16,11 +16,11 @@ fn modules_are_pushed_listed_and_asked_for_by_name() {
         .shows(&["no modules yet"]);
     let payments = folder("payment-processor", "2.0.0");
     server
-        .run(&["module", "push", &payments])
+        .push(&payments)
         .exits(0)
         .shows(&["pushed payment-processor 2.0.0", "sha256:"]);
     // Equal bytes again are no news.
-    server.run(&["module", "push", &payments]).exits(0);
+    server.push(&payments).exits(0);
     server
         .run(&["module", "list"])
         .exits(0)
@@ -68,9 +68,7 @@ fn modules_are_pushed_listed_and_asked_for_by_name() {
 #[test]
 fn a_deployment_is_followed_and_its_outcome_is_the_exit_code() {
     let server = Server::start(&[]);
-    server
-        .run(&["module", "push", &folder("payment-processor", "2.0.0")])
-        .exits(0);
+    server.push(&folder("payment-processor", "2.0.0")).exits(0);
 
     // Without a single node the target's stage fails.
     let failed = server

@@ -77,7 +77,16 @@ fn every_command_explains_itself_with_an_example() {
     );
     for command in commands {
         let nested: &[&[&str]] = match command {
-            "module" => &[&["module", "pack"], &["module", "push"], &["module", "list"]],
+            "module" => &[
+                &["module", "pack"],
+                &["module", "push"],
+                &["module", "list"],
+                &["module", "sign"],
+                &["module", "verify"],
+                &["module", "revoke"],
+                &["module", "minimum"],
+            ],
+            "trust" => &[&["trust", "init"]],
             "config" => &[&["config", "check"], &["config", "show"], &["config", "schema"]],
             "context" => &[&["context", "list"], &["context", "use"], &["context", "set"]],
             "user" => &[

@@ -32,5 +32,13 @@ section! {
         heartbeat: HumanDuration = HumanDuration::secs(30),
         /// How long requests in flight may go on after the agent was asked to stop.
         drain_deadline: HumanDuration = HumanDuration::secs(10),
+        /// The trust file: which roots, revocation lists and signers of modules. Without one nothing runs.
+        trust: Option<PathBuf> = None,
+        /// Run modules without a signature too: for trying out only.
+        allow_unsigned: bool = false,
+        /// Hosts that modules may send requests to if their manifests ask for it; `*` is any host.
+        grant_hosts: Vec<String> = Vec::new(),
+        /// Variables that modules may read if their manifests ask for it, with their values.
+        grant_variables: BTreeMap<String, String> = BTreeMap::new(),
     }
 }

@@ -24,5 +24,9 @@ section! {
         package_size_max: ByteSize = ByteSize(PACKAGE_BYTES_MAX),
         /// Events between snapshots of the log: a start folds at most about so many.
         snapshot_every: u64 = 10_000,
+        /// The trust file: which roots, revocation lists and signers of modules. Without one nothing can be pushed.
+        trust: Option<PathBuf> = None,
+        /// Take modules without a signature too: for trying out only.
+        allow_unsigned: bool = false,
     }
 }

@@ -75,17 +75,30 @@ pub(super) fn command(state: &State, command: Command, now: Now) -> Result<Accep
             ))
         }
         Command::LiftHold { module, digest, by } => {
-            if state.hold(&module, &digest).is_none() {
-                return Err(Refusal::NotNow(format!(
-                    "no release {} of {module} is on hold",
-                    digest.short()
-                )));
+            let hold = state.hold(&module, &digest);
+            let hold = hold.ok_or_else(|| {
+                Refusal::NotNow(format!("no release {} of {module} is on hold", digest.short()))
+            })?;
+            if hold.revoked {
+                let (release, reason) = (hold.release.clone(), hold.reason.clone());
+                return Err(Refusal::ReleaseRevoked {
+                    module,
+                    release,
+                    reason,
+                });
             }
             Ok((
                 vec![Event::ReleaseHoldLifted { module, digest, by }],
                 Reply::default(),
             ))
         }
+        Command::Revoke {
+            module,
+            version,
+            reason,
+            by,
+        } => revoke(state, module, version, reason, by),
+        Command::SetMinimumVersion { module, version, by } => set_minimum(state, module, version, by),
         Command::MoveNode {
             node,
             environment,
@@ -170,6 +183,51 @@ fn push(
     ))
 }
 
+fn revoke(
+    state: &State,
+    module: ModuleName,
+    version: semver::Version,
+    reason: String,
+    by: String,
+) -> Result<Accepted, Refusal> {
+    let digest = state.release(&module, &version)?.digest;
+    // Asked for again, it is done already.
+    if state.hold(&module, &digest).is_some_and(|hold| hold.revoked) {
+        return Ok((Vec::new(), Reply::default()));
+    }
+    let release = ReleaseRef {
+        version,
+        digest,
+        config: 0,
+    };
+    let revoked = Event::ReleaseRevoked {
+        module,
+        release,
+        reason,
+        by,
+    };
+    Ok((vec![revoked], Reply::default()))
+}
+
+fn set_minimum(
+    state: &State,
+    module: ModuleName,
+    version: Option<semver::Version>,
+    by: String,
+) -> Result<Accepted, Refusal> {
+    let known = state.modules.get(&module).ok_or_else(|| Refusal::UnknownModule {
+        module: module.clone(),
+        known: state.modules.keys().map(ToString::to_string).collect(),
+    })?;
+    if known.minimum == version {
+        return Ok((Vec::new(), Reply::default()));
+    }
+    Ok((
+        vec![Event::MinimumVersionSet { module, version, by }],
+        Reply::default(),
+    ))
+}
+
 fn deploy(state: &State, mut request: Box<DeployRequest>) -> Result<Accepted, Refusal> {
     let environment = state.environment(&request.target)?;
     request.target = environment.name.clone();
@@ -181,10 +239,27 @@ fn deploy(state: &State, mut request: Box<DeployRequest>) -> Result<Accepted, Re
     };
     if let Some(hold) = state.hold(&request.module, &digest) {
         let (module, reason) = (request.module.clone(), hold.reason.clone());
-        return Err(Refusal::ReleaseHeld {
-            module,
-            release,
-            reason,
+        return Err(if hold.revoked {
+            Refusal::ReleaseRevoked {
+                module,
+                release,
+                reason,
+            }
+        } else {
+            Refusal::ReleaseHeld {
+                module,
+                release,
+                reason,
+            }
+        });
+    }
+    if let Some(minimum) = state.minimum(&request.module)
+        && request.version < *minimum
+    {
+        return Err(Refusal::BelowMinimum {
+            module: request.module,
+            version: request.version,
+            minimum: minimum.clone(),
         });
     }
     if state.deployment(&request.id).is_some() {
@@ -437,6 +512,7 @@ fn earlier(state: &State, module: &ModuleName, here: &EnvModule) -> Result<Optio
     for release in others {
         match state.hold(module, &release.digest) {
             None => return Ok(Some(release.clone())),
+            Some(hold) if hold.revoked => held.push(format!("{release} (revoked: {})", hold.reason)),
             Some(hold) => held.push(format!("{release} ({})", hold.reason)),
         }
     }

@@ -188,7 +188,21 @@ fn enter(
         return failed(
             deployment,
             place,
-            &format!("{release} is on hold: {}", hold.reason),
+            &format!(
+                "{release} is {}: {}",
+                if hold.revoked { "revoked" } else { "on hold" },
+                hold.reason
+            ),
+        );
+    }
+    if let Some(minimum) = state
+        .minimum(&deployment.module)
+        .filter(|minimum| release.version < **minimum)
+    {
+        return failed(
+            deployment,
+            place,
+            &format!("{release} is older than {minimum}, the oldest version that may be deployed"),
         );
     }
     if let Some(other) = blocker(state, deployment, name) {

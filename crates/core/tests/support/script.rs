@@ -371,6 +371,7 @@ impl Script {
             size: 33_000,
             pushed_at: WallTime(0),
             pushed_by: "paul".to_owned(),
+            signed_by: None,
         };
         let (module, version) = (module.parse().unwrap(), version.parse().unwrap());
         self.ask(Command::PushRelease {

@@ -32,6 +32,18 @@ pub fn event(state: &State, event: &Event) -> Option<String> {
             release,
             reason,
         } => format!("{module} {release} is on hold: {reason}"),
+        Event::ReleaseRevoked {
+            module,
+            release,
+            reason,
+            by,
+        } => format!("{module} {release} is revoked by {by}: {reason}"),
+        Event::MinimumVersionSet {
+            module,
+            version: Some(version),
+            by,
+        } => format!("{module} must be at least {version}, says {by}"),
+        Event::MinimumVersionSet { module, by, .. } => format!("{module} may be of any version, says {by}"),
         Event::ReleaseHoldLifted { module, by, .. } => format!("a hold of {module} is lifted by {by}"),
         Event::NodeRegistered {
             node, environment, ..

@@ -5,6 +5,8 @@
 //! some of them, `/none` ends without an answer, `/unfinished` without its answer's end, `/error` answers 500,
 //! `/count` answers how many requests its instance has had, in one letter from `a`.
 
+pub mod hostile;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hotswap_package::{Isolation, Manifest};
 
+use crate::grants::{Grants, Ungranted};
+
 /// What a [`WasmHost`](super::WasmHost) may use; one host serves all agents of a process.
 #[derive(Clone, Debug)]
 pub struct WasmHostConfig {
@@ -19,6 +21,10 @@ pub struct WasmHostConfig {
     pub start_time_max: Duration,
     /// Most lines per second that a release's output puts into the log; more are counted and dropped.
     pub log_lines_per_second_max: u32,
+    /// What modules may use that ask for it.
+    pub grants: Grants,
+    /// What becomes of those that ask for more.
+    pub ungranted: Ungranted,
 }
 
 impl Default for WasmHostConfig {
@@ -29,6 +35,8 @@ impl Default for WasmHostConfig {
             component_bytes_max: 128 << 20,
             start_time_max: Duration::from_secs(20),
             log_lines_per_second_max: 50,
+            grants: Grants::default(),
+            ungranted: Ungranted::Refuse,
         }
     }
 }

@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::logs::{LogStream, Output};
+use super::outbound;
 use super::release::ReleaseState;
 
 /// Most resources (requests, bodies, streams, pollables) that a guest may hold at once; one that never drops any is
@@ -41,21 +42,25 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// A guest that is granted nothing: no environment, files, input or network; its output goes to the log.
+    /// A guest that is granted what its release is: some environment variables, requests to some hosts. No files,
+    /// input or sockets ever; its output goes to the log. Clocks and randomness are there for all: without them a
+    /// guest's hash maps could be attacked, and nothing of the node is told by them.
     pub(super) fn new(release: &Arc<ReleaseState>, memory_bytes_max: u64) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let wasi = WasiCtx::builder()
             .stdout(LogStream::new(Arc::clone(release), Output::Stdout))
+            .envs(&release.variables)
             .stderr(LogStream::new(Arc::clone(release), Output::Stderr))
             .allow_tcp(false)
             .allow_udp(false)
+            .allow_ip_name_lookup(false)
             .build();
         Self {
             wasi,
             http: WasiHttpCtx::new(),
             table,
-            hooks: Hooks,
+            hooks: Hooks(Arc::clone(release)),
             memory: MemoryMeter {
                 release: Arc::clone(release),
                 bytes: 0,
@@ -86,8 +91,8 @@ impl WasiHttpView for Guest {
     }
 }
 
-/// How `wasi:http` behaves here. A grant of outbound hosts will find its place in `send_request`.
-pub(super) struct Hooks;
+/// How `wasi:http` behaves here.
+pub(super) struct Hooks(Arc<ReleaseState>);
 
 static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> =
     LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
@@ -103,8 +108,8 @@ impl WasiHttpHooks for Hooks {
 
     fn send_request(
         &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
         _io: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<
         dyn Future<
@@ -117,7 +122,18 @@ impl WasiHttpHooks for Hooks {
                 >,
             > + Send,
     > {
-        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
+        let release = &self.0;
+        match release.outbound.admit(request.uri()) {
+            Ok(place) => Box::new(outbound::send(request, options, place)),
+            Err(error) => {
+                if let Some(dropped) = release.log_lines.pass() {
+                    let (module, version) = (&release.manifest.name, &release.manifest.version);
+                    let host = request.uri().authority().map_or("", |authority| authority.host());
+                    tracing::warn!(%module, %version, dropped, host, ?error, "a request of a module was refused");
+                }
+                Box::new(std::future::ready(Err(error)))
+            }
+        }
     }
 
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {

@@ -20,6 +20,7 @@ use super::check;
 use super::config::WasmHostConfig;
 use super::guest::Guest;
 use super::instance::{Serving, WasmInstance};
+use crate::grants::Ungranted;
 use crate::kind::{Artifact, BoxFuture, Instance, PrepareError, Prepared, Runtime, StartError};
 
 /// How long a guest runs before it lets others: an epoch. Short, because a worker thread of tokio looks for new
@@ -137,6 +138,12 @@ impl WasmHost {
             return Err(PrepareError::TooLarge { bytes, max });
         }
         check::check_format(&content)?;
+        if self.shared.config.ungranted == Ungranted::Refuse {
+            let missing = self.shared.config.grants.missing(&manifest.capabilities);
+            if !missing.is_empty() {
+                return Err(PrepareError::NotGranted(missing));
+            }
+        }
         let cell = self.shared.cell(digest);
         let compiled = cell
             .get_or_try_init(|| Arc::clone(&self.shared).compile(digest, content))

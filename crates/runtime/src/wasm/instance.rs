@@ -42,11 +42,7 @@ impl WasmInstance {
         manifest: Arc<Manifest>,
     ) -> Result<Self, StartError> {
         let time_max = host.config.start_time_max;
-        let release = Arc::new(ReleaseState::new(
-            digest,
-            manifest,
-            host.config.log_lines_per_second_max,
-        ));
+        let release = Arc::new(ReleaseState::new(digest, manifest, &host.config));
         let serving = Arc::new(Serving {
             pool: Pool::new(Arc::clone(&release)),
             release,

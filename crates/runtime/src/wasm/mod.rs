@@ -13,6 +13,7 @@ mod guest;
 mod host;
 mod instance;
 mod logs;
+mod outbound;
 mod pool;
 mod release;
 

@@ -9,8 +9,9 @@ use hotswap_package::Manifest;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::config::GuestLimits;
+use super::config::{GuestLimits, WasmHostConfig};
 use super::logs::LineLimit;
+use super::outbound::Outbound;
 use crate::failure::Failure;
 use crate::kind::Usage;
 
@@ -25,6 +26,10 @@ pub(super) struct ReleaseState {
     pub(super) manifest: Arc<Manifest>,
     pub(super) limits: GuestLimits,
     pub(super) log_lines: LineLimit,
+    /// Requests that its guests may send.
+    pub(super) outbound: Outbound,
+    /// Environment variables that its guests find.
+    pub(super) variables: Vec<(String, String)>,
     /// Ends calls that a drain's deadline has overtaken.
     pub(super) cut: CancellationToken,
     places: Semaphore,
@@ -42,13 +47,27 @@ pub(super) struct ReleaseState {
 }
 
 impl ReleaseState {
-    pub(super) fn new(digest: Digest, manifest: Arc<Manifest>, log_lines_per_second_max: u32) -> Self {
+    pub(super) fn new(digest: Digest, manifest: Arc<Manifest>, config: &WasmHostConfig) -> Self {
         let limits = GuestLimits::from(&*manifest);
+        let (asked, grants) = (&manifest.capabilities, &config.grants);
+        let granted = grants.missing(asked).is_empty();
+        // All of what it asks for, or nothing: half of it is what nobody has tried.
+        let hosts = if granted {
+            asked.outbound_hosts.clone()
+        } else {
+            Vec::new()
+        };
+        let variables = asked.environment.iter().filter(|_| granted);
+        let variables = variables
+            .filter_map(|name| Some((name.clone(), grants.variables.get(name)?.clone())))
+            .collect();
         Self {
             digest,
             manifest,
             limits,
-            log_lines: LineLimit::new(log_lines_per_second_max),
+            log_lines: LineLimit::new(config.log_lines_per_second_max),
+            outbound: Outbound::new(hosts),
+            variables,
             cut: CancellationToken::new(),
             places: Semaphore::new(limits.concurrency_max as usize),
             waiting: AtomicU64::new(0),

@@ -24,6 +24,8 @@ mod params;
 mod push;
 mod tokens;
 mod users;
+mod push_body;
+mod releases;
 
 use std::sync::Arc;
 
@@ -35,6 +37,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use hotswap_core::time::Millis;
 use serde_json::{Value, json};
+use hotswap_trust::Gate;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -68,6 +71,8 @@ pub struct Api {
     pub registry: Arc<Registry>,
     /// Environments' measurements over time.
     pub series: Arc<Series>,
+    /// Who must have signed what is pushed.
+    pub gate: Gate,
     /// A node without a report for this long counts as failed.
     pub heartbeat_timeout: Millis,
     /// Who may do what.
@@ -146,6 +151,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(clusters::metrics))
         .routes(routes!(push::push, modules::list))
         .routes(routes!(modules::get))
+        .routes(routes!(releases::revoke))
+        .routes(routes!(releases::set_minimum))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(authentication::login))

@@ -16,6 +16,7 @@ use hotswap_core::ids::ModuleName;
 use hotswap_core::stage::StageKind;
 use hotswap_package::{Package, PackageLimits};
 use hotswap_runtime::Runtime;
+use hotswap_trust::Gate;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -40,6 +41,7 @@ pub(crate) struct Bench {
     pub(crate) registry: Arc<Registry>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) grants: Vec<Grant>,
+    pub(crate) gate: Gate,
     workers: Semaphore,
 }
 
@@ -50,6 +52,7 @@ impl Checks {
         registry: Arc<Registry>,
         runtime: Arc<dyn Runtime>,
         grants: Vec<Grant>,
+        gate: Gate,
         results: mpsc::Sender<CheckResult>,
     ) -> Self {
         let workers = Semaphore::new(WORKERS_MAX);
@@ -59,6 +62,7 @@ impl Checks {
                 registry,
                 runtime,
                 grants,
+                gate,
                 workers,
             }),
             results,
@@ -105,7 +109,7 @@ impl Bench {
             match request.kind {
                 StageKind::Build => build::build(self, &request.module, package).await,
                 StageKind::Test => smoke::test(self, package).await,
-                StageKind::SecurityScan => scan::scan(self, request, &package),
+                StageKind::SecurityScan => scan::scan(self, request, &package).await,
                 StageKind::Approval | StageKind::Deploy(_) | StageKind::Validation => {
                     Err(format!("{} is no check", request.kind.name()))
                 }

@@ -7,7 +7,7 @@ use hotswap_package::{Capabilities, Package};
 use super::{Bench, signature};
 use crate::config::Grant;
 
-pub(super) fn scan(bench: &Bench, request: &CheckRequest, package: &Package) -> Result<String, String> {
+pub(super) async fn scan(bench: &Bench, request: &CheckRequest, package: &Package) -> Result<String, String> {
     let mut faults = Vec::new();
     if package.digest != request.release.digest {
         faults.push(format!(
@@ -17,9 +17,10 @@ pub(super) fn scan(bench: &Bench, request: &CheckRequest, package: &Package) -> 
     }
     let (hold, way) = {
         let state = bench.world.state();
-        let hold = state
-            .hold(&request.module, &package.digest)
-            .map(|hold| hold.reason.clone());
+        let hold = state.hold(&request.module, &package.digest).map(|hold| {
+            let word = if hold.revoked { "revoked" } else { "on hold" };
+            format!("the release is {word}: {}", hold.reason)
+        });
         let upto = state
             .environments
             .iter()
@@ -31,8 +32,10 @@ pub(super) fn scan(bench: &Bench, request: &CheckRequest, package: &Package) -> 
                 .collect::<Vec<_>>(),
         )
     };
-    faults.extend(hold.map(|reason| format!("the release is on hold: {reason}")));
-    let signed = signature::verify(package).map_err(|fault| faults.push(fault));
+    faults.extend(hold);
+    let signed = signature::verify(bench, package)
+        .await
+        .map_err(|fault| faults.push(fault));
     for environment in &way {
         faults.extend(refused(
             &bench.grants,

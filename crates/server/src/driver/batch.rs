@@ -149,6 +149,8 @@ fn deployment_of(state: &State, event: &Event) -> Option<DeploymentId> {
         | Event::ReleasePushed { .. }
         | Event::ReleaseHeld { .. }
         | Event::ReleaseHoldLifted { .. }
+        | Event::ReleaseRevoked { .. }
+        | Event::MinimumVersionSet { .. }
         | Event::NodeRegistered { .. }
         | Event::NodeDescribed { .. }
         | Event::NodeMoved { .. }

@@ -20,9 +20,16 @@ pub(super) async fn fetch(
     registry: &Registry,
     request: FetchRequest,
 ) -> Result<Chunks, Status> {
-    let FetchRequest { digest, offset } = request;
+    let FetchRequest {
+        digest,
+        offset,
+        signature,
+    } = request;
     if !is_release(world, &digest) {
         return Err(Status::not_found(format!("no release has the digest {digest}")));
+    }
+    if signature {
+        return fetch_signature(registry, digest).await;
     }
     let (file, total) = registry
         .open_at(&digest, offset)
@@ -37,6 +44,21 @@ pub(super) async fn fetch(
         })
     });
     Ok(Box::pin(chunks))
+}
+
+/// A package's signature, whole: it is smaller than a chunk. Without one the stream ends at once.
+async fn fetch_signature(registry: &Registry, digest: Digest) -> Result<Chunks, Status> {
+    let found = registry
+        .signature(&digest)
+        .await
+        .map_err(|error| status(&error))?;
+    let chunk = found.map(|signature| {
+        Ok(pb::ArtifactChunk {
+            total_bytes: signature.len() as u64,
+            data: signature,
+        })
+    });
+    Ok(Box::pin(futures::stream::iter(chunk)))
 }
 
 fn is_release(world: &World, digest: &Digest) -> bool {

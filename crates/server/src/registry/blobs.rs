@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use hotswap_core::ids::Digest;
 use hotswap_package::digest_of;
+use hotswap_trust::SIGNATURE_EXTENSION;
 use tokio::fs::{self, File};
 use tokio::io::AsyncSeekExt as _;
 use tokio::sync::Semaphore;
@@ -107,6 +108,22 @@ impl Registry {
         }
         file.seek(SeekFrom::Start(offset)).await?;
         Ok((file, size))
+    }
+
+    /// Where a package's signature lies: beside it.
+    pub(super) fn signature_path_of(&self, digest: &Digest) -> PathBuf {
+        self.path_of(digest).with_extension(SIGNATURE_EXTENSION)
+    }
+
+    /// A package's signature, if it has one. Its bytes are whoever's they are: judge them.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn signature(&self, digest: &Digest) -> Result<Option<Bytes>, RegistryError> {
+        match fs::read(self.signature_path_of(digest)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(read?.into())),
+        }
     }
 
     /// A package's bytes, verified to be what the digest says.

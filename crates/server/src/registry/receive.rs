@@ -127,6 +127,29 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Keeps a package's signature beside it, durably, in place of a former one.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn keep_signature(&self, digest: &Digest, signature: Bytes) -> io::Result<()> {
+        let (path, incoming) = (self.signature_path_of(digest), self.incoming.clone());
+        let work = move || {
+            use std::io::Write as _;
+            let folder = path.parent().expect("a package's path has a folder");
+            let mut temporary = NamedTempFile::new_in(incoming)?;
+            temporary.write_all(&signature)?;
+            temporary.as_file().sync_all()?;
+            std::fs::create_dir_all(folder)?;
+            temporary.persist(&path).map_err(|error| error.error)?;
+            std::fs::File::open(folder)?.sync_all()
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
 impl Received<'_> {
     /// Reads the bytes as a package.
     ///

@@ -17,6 +17,8 @@ pub struct ModuleView {
     pub module_name: String,
     /// Its versions, newest first.
     pub versions: Vec<ReleaseView>,
+    /// The oldest version that deployments take, if there is one.
+    pub minimum_version: Option<String>,
     /// Where which version is stable.
     pub environments: Vec<StableView>,
 }
@@ -39,8 +41,12 @@ pub struct ReleaseView {
     pub pushed_at: String,
     /// Who pushed it.
     pub pushed_by: String,
+    /// Whose signature it had when it was pushed.
+    pub signed_by: Option<String>,
     /// Why no promotion takes it, if none does.
     pub hold_reason: Option<String>,
+    /// Whether that is for good.
+    pub revoked: bool,
 }
 
 /// What an environment runs of a module.
@@ -69,6 +75,9 @@ pub struct PushedView {
     pub size: u64,
     /// wasm, process, ebpf or kernel.
     pub kind: &'static str,
+    /// Whose signature it has; none where unsigned packages are accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
 }
 
 /// A module with its versions.
@@ -80,6 +89,8 @@ pub fn view(name: &ModuleName, module: &Module, state: &State) -> ModuleView {
         kind: release.kind.name(),
         pushed_at: rfc3339(release.pushed_at),
         pushed_by: release.pushed_by.clone(),
+        signed_by: release.signed_by.clone(),
+        revoked: module.holds.get(&release.digest).is_some_and(|hold| hold.revoked),
         hold_reason: module.holds.get(&release.digest).map(|hold| hold.reason.clone()),
     };
     let stable = state.environments.iter().filter_map(|environment| {
@@ -91,6 +102,7 @@ pub fn view(name: &ModuleName, module: &Module, state: &State) -> ModuleView {
     });
     ModuleView {
         module_name: name.to_string(),
+        minimum_version: module.minimum.as_ref().map(ToString::to_string),
         versions: module.releases.iter().rev().map(release).collect(),
         environments: stable.collect(),
     }

@@ -148,6 +148,7 @@ async fn only_releases_are_given_out() {
         pb::FetchRequest::from(&FetchRequest {
             digest: package.digest,
             offset,
+            signature: false,
         })
     };
     assert_eq!(

@@ -8,8 +8,9 @@ use hotswap_core::analysis::JudgePolicy;
 use hotswap_core::policy::Environment;
 use hotswap_core::time::Millis;
 use hotswap_package::Package;
-use hotswap_runtime::{WasmHost, WasmHostConfig, testing};
 use hotswap_server::{AccessConfig, RateLimits, RunningServer, Server, ServerConfig};
+use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig, testing};
+use hotswap_trust::Gate;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -35,6 +36,7 @@ pub(crate) async fn host() -> Arc<WasmHost> {
     let make = || async {
         let config = WasmHostConfig {
             instances_max: 64,
+            ungranted: Ungranted::Withhold,
             ..WasmHostConfig::default()
         };
         Arc::new(WasmHost::new(config).expect("the host starts"))
@@ -74,6 +76,7 @@ pub(crate) fn config(dir: &Path) -> ServerConfig {
         environments: Some(environments()),
         heartbeat: Duration::from_millis(500),
         package_bytes_max: 4 << 20,
+        gate: Gate::default().allowing_unsigned(),
         ..ServerConfig::new(dir)
     }
 }

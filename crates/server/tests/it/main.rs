@@ -15,3 +15,4 @@ mod modules;
 mod secrets;
 mod start;
 mod store;
+mod trust;

@@ -123,6 +123,7 @@ impl From<&FetchRequest> for pb::FetchRequest {
         Self {
             digest: digest_out(&request.digest),
             offset: request.offset,
+            signature: request.signature,
         }
     }
 }
@@ -133,6 +134,7 @@ impl TryFrom<pb::FetchRequest> for FetchRequest {
         Ok(Self {
             digest: digest_in(&request.digest).at("digest")?,
             offset: request.offset,
+            signature: request.signature,
         })
     }
 }

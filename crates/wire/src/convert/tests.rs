@@ -285,8 +285,8 @@ proptest! {
     }
 
     #[test]
-    fn a_fetch_request_comes_back_equal(digest in digest(), offset: u64) {
-        let request = FetchRequest { digest, offset };
+    fn a_fetch_request_comes_back_equal(digest in digest(), offset: u64, signature: bool) {
+        let request = FetchRequest { digest, offset, signature };
         prop_assert_eq!(FetchRequest::try_from(pb::FetchRequest::from(&request)).unwrap(), request);
     }
 
