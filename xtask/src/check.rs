@@ -88,6 +88,24 @@ pub(crate) fn test(seeds: u64) -> Result<()> {
     Ok(())
 }
 
+/// Needs the network, so it is not among the tests that everybody runs.
+pub(crate) fn authoring() -> Result<()> {
+    run::run(cargo().args([
+        "test",
+        "--release",
+        "--locked",
+        "-p",
+        "hotswap",
+        "--features",
+        "authoring",
+        "--test",
+        "authoring",
+        "--",
+        "--nocapture",
+        "--test-threads=1",
+    ]))
+}
+
 pub(crate) fn ci() -> Result<()> {
     let mut steps = Steps::default();
     steps.step("format", || {

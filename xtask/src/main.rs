@@ -24,6 +24,9 @@ enum Command {
         /// Simulated runs.
         #[arg(long, default_value_t = check::SIM_SEEDS)]
         seeds: u64,
+        /// Only the modules that `hotswap module init` begins, built by toolchains from npm, PyPI and rustup or Debian.
+        #[arg(long)]
+        authoring: bool,
     },
     /// Everything a change must pass: format, lints, examples up to date, licences, then the tests.
     Ci,
@@ -41,7 +44,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Test { seeds } => check::test(seeds),
+        Command::Test { authoring: true, .. } => check::authoring(),
+        Command::Test { seeds, .. } => check::test(seeds),
         Command::Ci => check::ci(),
         Command::Modules(args) => modules::run(&args),
         Command::Sim { args } => check::sim(&args),

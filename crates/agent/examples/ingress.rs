@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotswap_agent::ingress::{Ingress, IngressConfig, Release};
+use hotswap_agent::ingress::{Ingress, IngressConfig, Patience, Release};
 use hotswap_agent::meter::Meter;
 use hotswap_package::Manifest;
 use hotswap_runtime::{Artifact, Body, Runtime, WasmHost, WasmHostConfig};
@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const MODULE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
@@ -89,7 +90,12 @@ async fn run(dir: PathBuf, path: String) -> Result<(), Box<dyn Error>> {
     });
     let listener = TcpListener::bind(MODULE).await?;
     println!("module on {MODULE}, the same bytes from bare hyper on {BARE}");
-    ingress.serve(listener, stop, Duration::from_secs(1)).await;
+    let patience = Patience {
+        idle: Duration::ZERO,
+        deadline: Duration::from_secs(1),
+    };
+    let (_patience, patience) = watch::channel(patience);
+    ingress.serve(listener, stop, patience).await;
     let counters = release.series().snapshot();
     let latency = counters.latency();
     println!(

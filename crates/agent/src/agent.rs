@@ -11,21 +11,29 @@ use hotswap_core::report::Hello;
 use hotswap_runtime::WasmHost;
 use hotswap_trust::PolicyError;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ConfigError};
 use crate::disk::{Folder, FolderError, Found, LedgerError, LedgerFile, PackageStore, StoreError};
-use crate::driver::{Driver, LedgerWriter, Parts, Stats, Totals};
+use crate::driver::{Booted, Driver, LedgerWriter, Left, Parts, Stats, Totals};
 use crate::fetch::Packages;
-use crate::ingress::{Ingress, IngressConfig, Stopped};
+use crate::ingress::{Ingress, IngressConfig, Patience, Stopped};
 use crate::meter::Meter;
 use crate::session;
 
 /// How long the ingress waits with its first answer for what was served before to be served again.
 const BOOT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a successor may take until it serves all that its predecessor serves: a new version may have to compile
+/// every release anew.
+const SUCCESSOR_BOOT_TIME_MAX: Duration = Duration::from_secs(60);
+/// At an end, how long connections that are kept alive wait for their next request, to end with its answer.
+const IDLE_AT_SHUTDOWN: Duration = Duration::from_millis(250);
+/// The same where a successor takes new connections meanwhile, so that nobody is in a hurry.
+const IDLE_AT_HANDOVER: Duration = Duration::from_secs(5);
 
 /// Starts agents.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +65,18 @@ pub enum AgentError {
         /// Why it can't.
         source: std::io::Error,
     },
+    /// A successor that doesn't serve what its predecessor serves.
+    #[error("not everything that was served could be served again{}", match waited {
+        Some(waited) => format!(" within {waited:?}"),
+        None => String::new(),
+    })]
+    NotWhole {
+        /// How long it was waited for, where that was the limit.
+        waited: Option<Duration>,
+    },
+    /// The driver of an agent that was to retire had ended before, by a panic.
+    #[error("the agent's driver had failed before")]
+    Driver,
 }
 
 fn in_use_hint(error: &std::io::Error) -> &'static str {
@@ -72,13 +92,29 @@ fn in_use_hint(error: &std::io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct RunningAgent {
     ingress_addr: SocketAddr,
+    /// The ingress's socket once more, for a successor.
+    listener: std::net::TcpListener,
     totals: Totals,
+    drain_deadline: Duration,
+    at_end: watch::Sender<Patience>,
     stop_ingress: CancellationToken,
     stop_session: CancellationToken,
     stop_driver: CancellationToken,
     ingress: Task<Stopped>,
     session: Task<()>,
-    driver: Task<()>,
+    driver: Task<Left>,
+}
+
+/// A node's ingress that goes on serving what is loaded, without a session or a driver: its data folder is free for a
+/// successor. Dropping it cuts what is under way.
+#[derive(Debug)]
+pub struct Retired {
+    listener: std::net::TcpListener,
+    stop_ingress: CancellationToken,
+    drain_deadline: Duration,
+    at_end: watch::Sender<Patience>,
+    ingress: Task<Stopped>,
+    left: Left,
 }
 
 /// A task that ends with its owner.
@@ -99,6 +135,56 @@ impl Agent {
     /// A faulty setting, a data folder that can't be used, is another's or another version's, an address that can't
     /// be listened on.
     pub async fn start(config: AgentConfig, host: Arc<WasmHost>) -> Result<RunningAgent, AgentError> {
+        config.validate()?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .and_then(TcpListener::into_std);
+        let listener = listener.map_err(|source| unheard(&config, source))?;
+        Self::start_on(config, host, listener).await
+    }
+
+    /// Starts a node as [`Agent::start`] does, with a socket that listens already: a service manager's, or a
+    /// predecessor's.
+    ///
+    /// # Errors
+    /// Those of [`Agent::start`].
+    pub async fn start_on(
+        config: AgentConfig,
+        host: Arc<WasmHost>,
+        listener: std::net::TcpListener,
+    ) -> Result<RunningAgent, AgentError> {
+        let (agent, has_booted) = Self::boot(config, host, listener, Some(BOOT_TIME_MAX)).await?;
+        drop(has_booted);
+        Ok(agent)
+    }
+
+    /// Starts a node on the socket of a predecessor that still serves. Returns once it serves everything that its
+    /// ledger says, and takes no connection before.
+    ///
+    /// # Errors
+    /// Those of [`Agent::start`], and that not everything can be served: the node is stopped again, in order.
+    pub async fn succeed(
+        config: AgentConfig,
+        host: Arc<WasmHost>,
+        listener: std::net::TcpListener,
+    ) -> Result<RunningAgent, AgentError> {
+        let (agent, has_booted) = Self::boot(config, host, listener, None).await?;
+        let waited = match timeout(SUCCESSOR_BOOT_TIME_MAX, has_booted).await {
+            Ok(Ok(Booted::Whole)) => return Ok(agent),
+            Ok(_) => None,
+            Err(_) => Some(SUCCESSOR_BOOT_TIME_MAX),
+        };
+        agent.shutdown().await;
+        Err(AgentError::NotWhole { waited })
+    }
+
+    /// `accepts_after`: how long the ingress waits for the boot; `None` as long as it takes.
+    async fn boot(
+        config: AgentConfig,
+        host: Arc<WasmHost>,
+        listener: std::net::TcpListener,
+        accepts_after: Option<Duration>,
+    ) -> Result<(RunningAgent, oneshot::Receiver<Booted>), AgentError> {
         config.validate()?;
         config.gate.check()?;
         warn_of_gate(&config);
@@ -122,15 +208,12 @@ impl Agent {
             _folder: Arc::new(folder),
         };
 
-        let unheard = |source| AgentError::Listen {
-            address: config.listen,
-            source,
-        };
-        let listener = TcpListener::bind(config.listen).await.map_err(unheard)?;
-        let ingress_addr = listener.local_addr().map_err(unheard)?;
+        let (ingress_addr, spare, listener) =
+            listening(listener).map_err(|source| unheard(&config, source))?;
         let (meter, ingress) = (Meter::new(), Ingress::new(IngressConfig::default()));
         let totals = Totals::new(meter.clone());
         let (booted, has_booted) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
         let driver = Driver::boot(
             Parts {
                 writer,
@@ -152,29 +235,67 @@ impl Agent {
         let stop_session = CancellationToken::new();
         let stop_driver = CancellationToken::new();
         let (events, heard) = mpsc::channel(session::EVENTS_QUEUED_MAX);
+        let patience = Patience {
+            idle: IDLE_AT_SHUTDOWN,
+            deadline: config.drain_deadline,
+        };
+        let (at_end, patience) = watch::channel(patience);
         let serving = {
-            let (stop, deadline) = (stop_ingress.clone(), config.drain_deadline);
+            let stop = stop_ingress.clone();
             tokio::spawn(async move {
                 // Until then clients wait in the listener's queue, which is better than an error.
-                let _ = timeout(BOOT_TIME_MAX, has_booted).await;
-                ingress.serve(listener, stop, deadline).await
+                let booted = async {
+                    // A driver that ended tells nothing, and the ingress is told to stop then.
+                    if let Ok(came_to) = has_booted.await {
+                        let _ = tell.send(came_to);
+                    }
+                };
+                match accepts_after {
+                    Some(most) => {
+                        let _ = timeout(most, booted).await;
+                    }
+                    None => {
+                        let _ = stop.run_until_cancelled(booted).await;
+                    }
+                }
+                ingress.serve(listener, stop, patience).await
             })
         };
         let driving = {
             let stop = stop_driver.clone();
             tokio::spawn(driver.run(heard, stop))
         };
-        Ok(RunningAgent {
+        let agent = RunningAgent {
             ingress_addr,
+            listener: spare,
             totals,
+            drain_deadline: config.drain_deadline,
+            at_end,
             session: Task(tokio::spawn(session::run(channel, events, stop_session.clone()))),
             ingress: Task(serving),
             driver: Task(driving),
             stop_ingress,
             stop_session,
             stop_driver,
-        })
+        };
+        Ok((agent, told))
     }
+}
+
+fn unheard(config: &AgentConfig, source: std::io::Error) -> AgentError {
+    AgentError::Listen {
+        address: config.listen,
+        source,
+    }
+}
+
+/// A socket's address, the socket once more, and the socket to serve.
+fn listening(
+    listener: std::net::TcpListener,
+) -> std::io::Result<(SocketAddr, std::net::TcpListener, TcpListener)> {
+    listener.set_nonblocking(true)?;
+    let spare = listener.try_clone()?;
+    Ok((listener.local_addr()?, spare, TcpListener::from_std(listener)?))
 }
 
 impl RunningAgent {
@@ -190,18 +311,109 @@ impl RunningAgent {
 
     /// Stops in order: takes no more connections, lets requests in flight finish until the drain's deadline, notes in
     /// the ledger that this was no crash, and frees everything.
-    pub async fn shutdown(mut self) -> Stopped {
-        self.stop_session.cancel();
-        self.stop_ingress.cancel();
-        let stopped = (&mut self.ingress.0)
+    pub async fn shutdown(self) -> Stopped {
+        let Self {
+            listener,
+            stop_ingress,
+            stop_session,
+            stop_driver,
+            mut ingress,
+            mut session,
+            mut driver,
+            ..
+        } = self;
+        drop(listener);
+        stop_session.cancel();
+        stop_ingress.cancel();
+        let stopped = ended(&mut ingress)
             .await
             .unwrap_or(Stopped { connections_cut: 0 });
-        self.stop_driver.cancel();
-        for task in [&mut self.session, &mut self.driver] {
-            let _ = (&mut task.0).await;
+        stop_driver.cancel();
+        ended(&mut session).await;
+        if let Some(left) = ended(&mut driver).await {
+            left.close().await;
         }
         stopped
     }
+
+    /// Ends the session and the driver, and notes in the ledger that this was no crash: the data folder is free for a
+    /// successor, while the ingress goes on serving what is loaded.
+    ///
+    /// # Errors
+    /// The driver panicked before; the ingress has ended then.
+    pub async fn retire(self) -> Result<Retired, AgentError> {
+        let Self {
+            listener,
+            drain_deadline,
+            at_end,
+            stop_ingress,
+            stop_session,
+            stop_driver,
+            ingress,
+            mut session,
+            mut driver,
+            ..
+        } = self;
+        stop_session.cancel();
+        stop_driver.cancel();
+        ended(&mut session).await;
+        let left = ended(&mut driver).await.ok_or(AgentError::Driver)?;
+        Ok(Retired {
+            listener,
+            stop_ingress,
+            drain_deadline,
+            at_end,
+            ingress,
+            left,
+        })
+    }
+
+    /// The ingress's socket, for a successor.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn listener(&self) -> std::io::Result<std::net::TcpListener> {
+        self.listener.try_clone()
+    }
+}
+
+impl Retired {
+    /// The ingress's socket, for a successor.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn listener(&self) -> std::io::Result<std::net::TcpListener> {
+        self.listener.try_clone()
+    }
+
+    /// Takes no more connections, which are the successor's now, and ends those there as their requests end: each that
+    /// is kept alive with its next answer.
+    pub async fn finish(self) -> Stopped {
+        let Self {
+            listener,
+            stop_ingress,
+            drain_deadline,
+            at_end,
+            mut ingress,
+            left,
+        } = self;
+        drop(listener);
+        at_end.send_replace(Patience {
+            idle: IDLE_AT_HANDOVER,
+            deadline: drain_deadline,
+        });
+        stop_ingress.cancel();
+        let stopped = ended(&mut ingress)
+            .await
+            .unwrap_or(Stopped { connections_cut: 0 });
+        left.close().await;
+        stopped
+    }
+}
+
+/// What a task came to; `None` where it panicked, which the panic's message has told.
+async fn ended<T>(task: &mut Task<T>) -> Option<T> {
+    (&mut task.0).await.ok()
 }
 
 fn warn_of_gate(config: &AgentConfig) {

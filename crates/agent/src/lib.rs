@@ -14,8 +14,9 @@ mod driver;
 mod fetch;
 mod session;
 mod smoke;
+pub mod takeover;
 
-pub use agent::{Agent, AgentError, RunningAgent};
+pub use agent::{Agent, AgentError, Retired, RunningAgent};
 pub use config::{AgentConfig, ConfigError};
 pub use disk::{FolderError, LedgerError, StoreError};
 pub use driver::Stats;

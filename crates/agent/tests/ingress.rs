@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hotswap_agent::ingress::{Ingress, IngressConfig, PreviewError, Release, Slot, Stopped};
+use hotswap_agent::ingress::{Ingress, IngressConfig, Patience, PreviewError, Release, Slot, Stopped};
 use hotswap_agent::meter::Meter;
 use hotswap_package::{ByteSize, HumanDuration, Manifest, Route};
 use hotswap_runtime::testing::{artifact, component};
@@ -17,12 +17,19 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const MODULE: &str = "test-module";
 /// Far longer than anything here takes: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the ingress of these tests ends.
+const AT_END: Patience = Patience {
+    idle: Duration::from_millis(50),
+    deadline: Duration::from_secs(2),
+};
 
 struct Node {
     host: WasmHost,
@@ -47,8 +54,10 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let (serving, stopped) = (ingress.clone(), stop.clone());
-        let served =
-            tokio::spawn(async move { serving.serve(listener, stopped, Duration::from_secs(2)).await });
+        let served = tokio::spawn(async move {
+            let (_patience, patience) = watch::channel(AT_END);
+            serving.serve(listener, stopped, patience).await
+        });
         let meter = Meter::new();
         Self {
             host,

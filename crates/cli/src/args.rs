@@ -228,6 +228,25 @@ pub(crate) enum Command {
     /// Check the configuration, show what is in force, print its schema
     #[command(subcommand)]
     Config(Config),
+    /// Look at this machine, the configuration, the data and the server, and say what to do; exits 1 if anything fails
+    #[command(after_help = "Examples:
+  hotswap doctor
+  hotswap doctor --config /etc/hotswap/hotswap.toml -o json")]
+    Doctor(Doctor),
+    /// Back a server's data up while it runs, into one file
+    #[command(after_help = "Examples:
+  hotswap backup --to /var/backups                    a file named after the time
+  hotswap backup --to hotswap.tar --data /var/lib/hotswap")]
+    Backup(Backup),
+    /// Restore a backup into an empty data directory
+    #[command(after_help = "Examples:
+  hotswap restore hotswap.tar --data /var/lib/hotswap
+  hotswap adopt                                       once the server runs, if its nodes know newer specs")]
+    Restore(Restore),
+    /// Take over a fleet whose nodes know newer specs than the server, since a backup was restored
+    #[command(after_help = "Examples:
+  hotswap adopt            nodes take the server's specs from now on, whatever they were told since the backup")]
+    Adopt,
     /// Run the control plane
     #[command(after_help = "Examples:
   hotswap server --trust hotswap-trust/trust.toml
@@ -238,7 +257,10 @@ pub(crate) enum Command {
     /// Run a node
     #[command(after_help = "Examples:
   hotswap agent --node web-1 --environment Production --label zone=a --trust hotswap-trust/trust.toml
-  hotswap agent --node web-1 --environment QA --server http://127.0.0.1:5002 --data ./web-1 --ingress 127.0.0.1:8080")]
+  hotswap agent --node web-1 --environment QA --server http://127.0.0.1:5002 --data ./web-1 --ingress 127.0.0.1:8080
+
+Upgrade in place: replace the binary, then `kill -USR2 PID` (or start the same command with --takeover). The new process
+gets the listening socket, and the old one ends when the new one serves all that was served; else it stays.")]
     Agent(Agent),
     /// Run a whole fleet on this machine, and watch a good release go out and a bad one come back
     #[command(after_help = "Examples:
@@ -248,8 +270,39 @@ pub(crate) enum Command {
     Demo(Demo),
 }
 
+/// A language that modules are begun in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Lang {
+    /// By rustup's target, or by Debian's rustc-web.
+    Rust,
+    /// By componentize-js, from npm.
+    Js,
+    /// By componentize-py, from PyPI.
+    Python,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Module {
+    /// Begin a module: a folder that builds, tests and packs with the commands that are printed
+    #[command(after_help = "Examples:
+  hotswap module init --lang rust quotes
+  hotswap module init --lang js greetings")]
+    Init {
+        /// The language
+        #[arg(long)]
+        lang: Lang,
+        /// The module's name; also the folder's
+        name: String,
+    },
+    /// Make a component of a core WebAssembly module that has wit-bindgen's bindings
+    #[command(after_help = "Examples:
+  hotswap module component target/wasm32-unknown-unknown/release/quotes.wasm quotes.wasm")]
+    Component {
+        /// The core module
+        from: PathBuf,
+        /// The component to write
+        to: PathBuf,
+    },
     /// Pack a folder with module.toml and the artifact into one file
     #[command(after_help = "Examples:
   hotswap module pack modules/payment-processor/2.1.0
@@ -702,6 +755,35 @@ pub(crate) struct Layers {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) layers: Layers,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    pub(crate) layers: Layers,
+    /// The file to write, or a directory for a file that is named after the time
+    #[arg(long, value_name = "PATH")]
+    pub(crate) to: PathBuf,
+    /// The server's data [default: hotswap-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) layers: Layers,
+    /// The backup
+    pub(crate) file: PathBuf,
+    /// Where to: empty, or not there yet [default: hotswap-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Server {
     #[command(flatten)]
     pub(crate) layers: Layers,
@@ -761,6 +843,9 @@ pub(crate) struct Agent {
     pub(crate) grant_variables: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) trust: Trust,
+    /// Take the node over from the agent that has its data folder, without dropping a request
+    #[arg(long)]
+    pub(crate) takeover: bool,
 }
 
 #[derive(Debug, Args)]

@@ -58,6 +58,13 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Its single faults.
+    pub(crate) fn faults(&self) -> &[String] {
+        &self.details
+    }
+}
+
 impl From<&ApiError> for Problem {
     fn from(error: &ApiError) -> Self {
         let message = error.to_string();

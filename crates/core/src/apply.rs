@@ -6,7 +6,9 @@ use crate::policy::Approvers;
 use crate::release::ReleaseHold;
 use crate::rollout::{BackReason, Effect, Hold, Phase, Rollout, RolloutPlan};
 use crate::stage::{Approval, Deployment, DeploymentStatus, Pause, Purpose, Stage, StageKind, StageStatus};
-use crate::state::{EnvModule, Exception, FINISHED_KEPT_MAX, Node, SUCCESSES_KEPT_MAX, State, Success};
+use crate::state::{
+    EPOCH_STARTS_KEPT_MAX, EnvModule, Exception, FINISHED_KEPT_MAX, Node, SUCCESSES_KEPT_MAX, State, Success,
+};
 use crate::time::{Millis, Now};
 
 /// Folds one event onto State.
@@ -24,9 +26,10 @@ pub fn apply(state: &mut State, logged: &Logged) {
         wall: logged.wall,
     };
     match &logged.event {
-        Event::FleetCreated { .. } | Event::EnvironmentsConfigured { .. } | Event::EpochStarted { .. } => {
-            fleet(state, &logged.event);
-        }
+        Event::FleetCreated { .. }
+        | Event::EnvironmentsConfigured { .. }
+        | Event::EpochStarted { .. }
+        | Event::FleetAdopted { .. } => fleet(state, &logged.event),
         Event::ReleasePushed { .. }
         | Event::ReleaseHeld { .. }
         | Event::ReleaseHoldLifted { .. }
@@ -64,8 +67,25 @@ fn fleet(state: &mut State, event: &Event) {
                 state.envs.entry(environment.name.clone()).or_default().touched = state.seq;
             }
         }
-        Event::EpochStarted { epoch } => state.epoch = *epoch,
+        Event::EpochStarted { epoch } => begin_epoch(state, *epoch),
+        Event::FleetAdopted {
+            epoch,
+            rollouts_above,
+            ..
+        } => {
+            begin_epoch(state, *epoch);
+            state.adopted = *epoch;
+            state.rollouts = state.rollouts.max(*rollouts_above);
+        }
         _ => unreachable!("only fleet events come here"),
+    }
+}
+
+fn begin_epoch(state: &mut State, epoch: u64) {
+    state.epoch = epoch;
+    state.epoch_starts.insert(epoch, state.seq);
+    if state.epoch_starts.len() > EPOCH_STARTS_KEPT_MAX {
+        state.epoch_starts.pop_first();
     }
 }
 

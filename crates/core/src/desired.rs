@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{EnvName, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::observe::Observations;
 use crate::rollout::{Phase, Rollout};
 use crate::spec::{Generation, ModuleSpec, NodeSpec, Observe, SmokeRun, SmokeVia, WEIGHT_ALL};
 use crate::state::{EnvModule, Node, State};
@@ -14,6 +15,29 @@ const SETTLE_DEFAULT: Millis = Millis::from_secs(10);
 /// The age of a node's spec: the newest event that changed an input of it.
 pub fn generation(state: &State, node: &NodeId) -> Option<Generation> {
     Some(generation_of(state, state.nodes.get(node)?))
+}
+
+/// Whether a node that says `highest` knows specs of a log that this one lost, e.g. since a backup was restored: it is
+/// ahead of this log's end, or of the end of the leadership that it names. What was adopted since is no longer lost.
+pub fn knows_more(state: &State, highest: Generation) -> bool {
+    let ours = Generation {
+        epoch: state.epoch,
+        seq: state.seq,
+    };
+    if highest > ours {
+        return true;
+    }
+    let mut later = state.epoch_starts.range(highest.epoch.saturating_add(1)..);
+    highest.epoch >= state.adopted && later.next().is_some_and(|(_, start)| highest.seq >= *start)
+}
+
+/// The nodes that know specs of a log that this one lost. They are told nothing until the fleet is adopted.
+pub fn nodes_ahead<'a>(
+    state: &'a State,
+    obs: &'a Observations,
+) -> impl Iterator<Item = (&'a NodeId, Generation)> {
+    let nodes = obs.nodes().map(|(node, seen)| (node, seen.highest));
+    nodes.filter(|(_, highest)| knows_more(state, *highest))
 }
 
 fn generation_of(state: &State, node: &Node) -> Generation {
@@ -241,4 +265,33 @@ fn observe(rollout: &Rollout, candidate: &ReleaseRef) -> Option<Observe> {
         interval: rollout.plan.policy.interval,
         probes: rollout.plan.policy.probes_per_interval,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ahead_of_the_logs_end_and_of_the_end_of_the_leadership_that_it_names() {
+        let mut state = State {
+            epoch: 4,
+            seq: 705,
+            ..State::default()
+        };
+        state.epoch_starts.extend([(3, 500), (4, 701)]);
+        let ahead = |state: &State, epoch, seq| knows_more(state, Generation { epoch, seq });
+        for (epoch, seq) in [(4, 706), (5, 1), (3, 701), (3, 900)] {
+            assert!(ahead(&state, epoch, seq), "{epoch}/{seq}");
+        }
+        for (epoch, seq) in [(0, 0), (3, 700), (4, 705), (2, 499)] {
+            assert!(!ahead(&state, epoch, seq), "{epoch}/{seq}");
+        }
+        // What an adoption was for is over; what is above it is not.
+        state.epoch = 8;
+        state.adopted = 8;
+        state.epoch_starts.insert(8, 706);
+        state.seq = 706;
+        assert!(!ahead(&state, 3, 900) && !ahead(&state, 7, 900));
+        assert!(ahead(&state, 8, 707) && ahead(&state, 9, 1));
+    }
 }

@@ -61,6 +61,16 @@ pub enum Event {
         /// Its number; they only grow.
         epoch: u64,
     },
+    /// An operator took a fleet over whose nodes knew newer specs than this log: a leadership above all that they knew
+    /// began.
+    FleetAdopted {
+        /// Its number.
+        epoch: u64,
+        /// Rollouts are numbered above this from now on: those of the lost part of the log had lower numbers.
+        rollouts_above: u64,
+        /// Who decided it.
+        by: String,
+    },
     /// A release was pushed.
     ReleasePushed {
         /// Its module.

@@ -16,6 +16,8 @@ use crate::time::{CoreTime, WallTime};
 pub const SUCCESSES_KEPT_MAX: usize = 32;
 /// Finished deployments that State still holds; older ones are in the read tables only.
 pub const FINISHED_KEPT_MAX: usize = 64;
+/// Leaderships whose start is remembered.
+pub const EPOCH_STARTS_KEPT_MAX: usize = 1_024;
 /// Most nodes of a fleet.
 pub const NODES_MAX: usize = 100_000;
 
@@ -26,6 +28,13 @@ pub struct State {
     pub seq: u64,
     /// The leadership.
     pub epoch: u64,
+    /// Where in the log leaderships began, the newest [`EPOCH_STARTS_KEPT_MAX`]: an earlier one's events lie before the
+    /// next one's start.
+    #[serde(default)]
+    pub epoch_starts: BTreeMap<u64, u64>,
+    /// The leadership under which the fleet was last adopted; 0 where it never was.
+    #[serde(default)]
+    pub adopted: u64,
     /// The last event's core time.
     pub at: CoreTime,
     /// The last event's wall time.

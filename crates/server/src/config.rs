@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hotswap_core::ids::EnvName;
@@ -11,6 +12,7 @@ use hotswap_trust::Gate;
 
 use crate::access::AccessConfig;
 use crate::api::RateLimits;
+use parking_lot::RwLock;
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct ServerConfig {
     pub rate_limits: RateLimits,
     /// Origins (as in `https://ops.example.com`) whose pages may read answers; none by default.
     pub cors_origins: Vec<String>,
+    /// How long events are kept; `None`: for ever.
+    pub events_kept: Option<Duration>,
 }
 
 /// What an environment lets modules ask for.
@@ -52,6 +56,25 @@ pub struct Grant {
     pub outbound_hosts: Vec<String>,
     /// Environment variables that modules may read; `*` is any variable.
     pub variables: Vec<String>,
+}
+
+/// Grants that may be replaced while checks read them.
+#[derive(Debug)]
+pub struct Grants(RwLock<Arc<[Grant]>>);
+
+impl Grants {
+    /// Grants in force.
+    pub fn new(grants: Vec<Grant>) -> Self {
+        Self(RwLock::new(grants.into()))
+    }
+
+    pub(crate) fn get(&self) -> Arc<[Grant]> {
+        Arc::clone(&self.0.read())
+    }
+
+    pub(crate) fn replace(&self, grants: Vec<Grant>) {
+        *self.0.write() = grants.into();
+    }
 }
 
 impl ServerConfig {
@@ -71,6 +94,7 @@ impl ServerConfig {
             access: AccessConfig::default(),
             rate_limits: RateLimits::default(),
             cors_origins: Vec::new(),
+            events_kept: None,
         }
     }
 }

@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hotswap_core::command::Command;
+use hotswap_core::policy::Environment;
+use hotswap_core::state::State;
+use hotswap_core::time::Millis;
 use hotswap_runtime::Runtime;
 use hotswap_trust::{Gate, PolicyError};
 use tokio::task::JoinHandle;
@@ -16,15 +20,18 @@ use crate::access::{self, Access, AccessError, FirstAdmin};
 use crate::api::{self, Api, Listening};
 use crate::checks::Checks;
 use crate::clock::millis;
-use crate::config::ServerConfig;
-use crate::driver::{self, DriverError, DriverParts};
+use crate::config::{Grant, Grants, ServerConfig};
+use crate::driver::{self, DriverError, DriverParts, World};
 use crate::fleet::Fleet;
 use crate::registry::Registry;
 use crate::series::Series;
-use crate::store::{AccessStore, SqliteStore, Store, StoreError};
+use crate::store::{AccessStore, Answer, EVENTS_FORGOTTEN_MAX, SqliteStore, Store, StoreError};
 
 /// An agent that says nothing is asked this often whether it is there, and given up after as long again.
 const AGENT_PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How often events are looked at that are older than they are kept, and how soon again where many are.
+const FORGET_PAUSE: Duration = Duration::from_secs(600);
+const FORGET_PAUSE_SHORT: Duration = Duration::from_millis(200);
 /// How long agents' sessions may take to end at a shutdown.
 const AGENTS_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -96,8 +103,19 @@ pub struct RunningServer {
     /// Ends the driver, and with it agents' sessions.
     core: CancellationToken,
     api: JoinHandle<()>,
+    commands: driver::Driver,
+    grants: Arc<Grants>,
     tasks: TaskTracker,
     driver: JoinHandle<Result<(), DriverError>>,
+}
+
+/// Sockets that listen already, such as a service manager's; the others are made.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// For HTTP.
+    pub http: Option<std::net::TcpListener>,
+    /// For agents.
+    pub agents: Option<std::net::TcpListener>,
 }
 
 impl Server {
@@ -107,10 +125,22 @@ impl Server {
     /// A port that can't be listened on, a data directory that can't be used, or a log that can't be recovered; each
     /// says what to do.
     pub async fn start(config: ServerConfig, runtime: Arc<dyn Runtime>) -> Result<RunningServer, StartError> {
+        Self::start_on(config, runtime, Sockets::default()).await
+    }
+
+    /// Starts a server as [`Server::start`] does, on sockets that listen already where there are such.
+    ///
+    /// # Errors
+    /// Those of [`Server::start`].
+    pub async fn start_on(
+        config: ServerConfig,
+        runtime: Arc<dyn Runtime>,
+        sockets: Sockets,
+    ) -> Result<RunningServer, StartError> {
         config.gate.check()?;
         warn_of_gate(&config.gate);
-        let http = listen("the API", config.http).await?;
-        let agents = listen("agents", config.agents).await?;
+        let http = listen("the API", config.http, sockets.http).await?;
+        let agents = listen("agents", config.agents, sockets.agents).await?;
         let data_dir = config.data_dir.clone();
         let store = Arc::new(SqliteStore::open(&data_dir)?);
         let access_store: Arc<dyn AccessStore> = Arc::<SqliteStore>::clone(&store);
@@ -130,9 +160,10 @@ impl Server {
             snapshot_every: config.snapshot_every,
             shutdown: core.clone(),
         };
-        let (bench, grants, gate) = (Arc::clone(&registry), config.grants, config.gate.clone());
+        let (bench, grants) = (Arc::clone(&registry), Arc::new(Grants::new(config.grants)));
+        let (granted, gate) = (Arc::clone(&grants), config.gate.clone());
         let (driver, run) = driver::start(parts, |world, results| {
-            Checks::new(world, bench, runtime, grants, gate, results)
+            Checks::new(world, bench, runtime, granted, gate, results)
         })
         .await?;
         let issuer = driver
@@ -146,9 +177,18 @@ impl Server {
         tasks.spawn(access::maintain(Arc::clone(&access), noted, core.clone()));
         let series = Arc::new(Series::default());
         tasks.spawn(Arc::clone(&series).keep(Arc::clone(driver.world()), doors.clone()));
+        if let Some(kept) = config.events_kept {
+            tasks.spawn(forget_old_events(
+                Arc::clone(&store),
+                Arc::clone(driver.world()),
+                millis(kept),
+                doors.clone(),
+            ));
+        }
         let (http_addr, agents_addr) = (http.addr, agents.addr);
         let fleet = Fleet::new(driver.clone(), Arc::clone(&registry), config.heartbeat);
         tasks.spawn(serve_agents(agents, fleet, core.clone()));
+        let commands = driver.clone();
         let api = Arc::new(Api {
             driver,
             store,
@@ -170,6 +210,8 @@ impl Server {
             doors,
             core,
             api,
+            commands,
+            grants,
             tasks,
             driver: tokio::spawn(run),
         })
@@ -188,10 +230,47 @@ fn warn_of_gate(gate: &Gate) {
     }
 }
 
-async fn listen(what: &'static str, addr: SocketAddr) -> Result<Listening, StartError> {
-    Listening::bind(addr)
-        .await
-        .map_err(|source| StartError::Listen { what, addr, source })
+async fn listen(
+    what: &'static str,
+    addr: SocketAddr,
+    given: Option<std::net::TcpListener>,
+) -> Result<Listening, StartError> {
+    let listening = match given {
+        Some(listener) => Listening::on(listener),
+        None => Listening::bind(addr).await,
+    };
+    listening.map_err(|source| StartError::Listen { what, addr, source })
+}
+
+/// Forgets events that are older than they are kept, from time to time.
+async fn forget_old_events(
+    store: Arc<dyn Store>,
+    world: Arc<World>,
+    kept: Millis,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let before = world.now().wall - kept;
+        let pause = match store.forget_events(before).await {
+            // More may be left: soon again, with commits in between.
+            Ok(forgotten) if forgotten == EVENTS_FORGOTTEN_MAX => FORGET_PAUSE_SHORT,
+            Ok(forgotten) => {
+                tracing::debug!(forgotten, "old events are forgotten");
+                FORGET_PAUSE
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "old events could not be forgotten"
+                );
+                FORGET_PAUSE
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
 }
 
 async fn serve_agents(listening: Listening, fleet: Fleet, shutdown: CancellationToken) {
@@ -225,6 +304,30 @@ impl RunningServer {
     /// The admin that this start made, where nobody could log in before.
     pub fn first_admin(&self) -> Option<&FirstAdmin> {
         self.first_admin.as_ref()
+    }
+
+    /// Takes up other environments, and what modules may ask for in them. Rollouts that run keep the rules that they
+    /// began with.
+    ///
+    /// # Errors
+    /// Why they were refused; everything stays as it was then.
+    pub async fn configure(&self, environments: Vec<Environment>, grants: Vec<Grant>) -> Result<(), String> {
+        let command = Command::Configure { environments };
+        let answer: driver::Answerer = Box::new(|_: &State, outcome: driver::Outcome<'_>| Answer {
+            status: if outcome.result.is_ok() { 200 } else { 400 },
+            location: None,
+            body: outcome.result.err().map(ToString::to_string).into(),
+        });
+        let answer = self
+            .commands
+            .submit(command, None, answer)
+            .await
+            .map_err(|error| error.to_string())?;
+        if let Some(refusal) = answer.body.as_str() {
+            return Err(refusal.to_owned());
+        }
+        self.grants.replace(grants);
+        Ok(())
     }
 
     /// Returns when the server ends by itself, which it does only where the store failed. The process must end then:

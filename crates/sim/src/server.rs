@@ -277,7 +277,7 @@ impl Server {
         }
         for event in events {
             let epoch = match event {
-                Event::EpochStarted { epoch } => epoch,
+                Event::EpochStarted { epoch } | Event::FleetAdopted { epoch, .. } => epoch,
                 _ => self.state.epoch,
             };
             let logged = Logged {

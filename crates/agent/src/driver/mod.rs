@@ -85,12 +85,43 @@ pub(crate) struct Driver {
     collected: Option<BTreeSet<Digest>>,
     health_at: CoreTime,
     /// Told once what the ledger wants served is served, or can't be.
-    booted: Option<oneshot::Sender<()>>,
+    booted: Option<oneshot::Sender<Booted>>,
+}
+
+/// What came of a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Booted {
+    /// Everything that was served before is served.
+    Whole,
+    /// Something can't be.
+    Lacking,
+}
+
+/// Releases that serve without a driver, until they are closed.
+pub(crate) struct Left {
+    loaded: Loaded,
+}
+
+impl std::fmt::Debug for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Left")
+            .field("releases", &self.loaded.all().count())
+            .finish()
+    }
+}
+
+impl Left {
+    /// Ends them. The ingress has stopped before.
+    pub(crate) async fn close(self) {
+        for release in self.loaded.all() {
+            release.close(Duration::ZERO).await;
+        }
+    }
 }
 
 impl Driver {
     /// Boots from the ledger. `booted` is told once what was served before is served again, or can't be.
-    pub(crate) fn boot(parts: Parts, booted: oneshot::Sender<()>) -> Self {
+    pub(crate) fn boot(parts: Parts, booted: oneshot::Sender<Booted>) -> Self {
         let started = Instant::now();
         let node = parts.writer.node.clone();
         let (machine, actions) = Reconciler::boot(node.clone(), parts.ledger.clone(), CoreTime(0));
@@ -122,8 +153,12 @@ impl Driver {
         driver
     }
 
-    /// Runs until `stop`, then makes the ledger say so and frees what is loaded. The ingress has stopped before.
-    pub(crate) async fn run(mut self, mut session: mpsc::Receiver<SessionEvent>, stop: CancellationToken) {
+    /// Runs until `stop`, then makes the ledger say so. What is loaded goes on serving, and the data folder is free.
+    pub(crate) async fn run(
+        mut self,
+        mut session: mpsc::Receiver<SessionEvent>,
+        stop: CancellationToken,
+    ) -> Left {
         let mut session_is_over = false;
         loop {
             self.turn();
@@ -139,7 +174,7 @@ impl Driver {
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
-        self.shut_down().await;
+        self.shut_down().await
     }
 
     fn now(&self) -> CoreTime {
@@ -403,21 +438,31 @@ impl Driver {
     fn look_whether_booted(&mut self) {
         let Some(booted) = self.booted.take() else { return };
         let statuses = self.machine.statuses();
-        let stands = self.machine.ledger().modules.iter().all(|(module, entry)| {
+        let mut came_to = Some(Booted::Whole);
+        for (module, entry) in &self.machine.ledger().modules {
             let Some(status) = statuses.get(module) else {
-                return true;
+                continue;
             };
             let failed = |status: &ReleaseStatus| matches!(status, ReleaseStatus::Failed { .. });
-            entry.serving.is_empty() || !status.routes.is_empty() || status.releases.values().any(failed)
-        });
-        if stands {
-            let _ = booted.send(());
-        } else {
-            self.booted = Some(booted);
+            if entry.serving.is_empty() || !status.routes.is_empty() {
+                continue;
+            }
+            came_to = if status.releases.values().any(failed) {
+                came_to.map(|_| Booted::Lacking)
+            } else {
+                None
+            };
+        }
+        match came_to {
+            // Whoever started it may have given up waiting.
+            Some(came_to) => {
+                let _ = booted.send(came_to);
+            }
+            None => self.booted = Some(booted),
         }
     }
 
-    async fn shut_down(mut self) {
+    async fn shut_down(mut self) -> Left {
         self.ended.cancel();
         self.step(NodeInput::Shutdown);
         let last = self.machine.ledger().version;
@@ -440,9 +485,7 @@ impl Driver {
         if tokio::time::timeout(LAST_WRITE_TIME_MAX, written).await.is_err() {
             tracing::error!("the ledger could not be written: the next boot counts as one after a crash");
         }
-        for release in self.loaded.all() {
-            release.close(Duration::ZERO).await;
-        }
+        Left { loaded: self.loaded }
     }
 }
 

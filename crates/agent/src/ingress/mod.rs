@@ -22,7 +22,7 @@ use http::{HeaderName, Request, Response, StatusCode};
 
 pub use config::IngressConfig;
 pub use release::Release;
-pub use server::Stopped;
+pub use server::{Patience, Stopped};
 pub use slot::Slot;
 
 use router::Table;

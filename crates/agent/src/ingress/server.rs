@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hotswap_runtime::{Body, BodyError};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::config::IngressConfig;
 use super::{Ingress, Inner, error};
@@ -31,17 +31,42 @@ pub struct Stopped {
     pub connections_cut: usize,
 }
 
+/// How long connections may go on after an ingress was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Connections that are kept alive end with their next answer. One that has no request for so long is ended
+    /// without: a request that its client sends in that moment is lost to it, so the longer the better.
+    pub idle: Duration,
+    /// When what is left is cut, counted from the same moment.
+    pub deadline: Duration,
+}
+
+/// The stages of an end, which connections watch.
+#[derive(Clone, Default)]
+struct Ending {
+    /// Each connection ends with its next answer.
+    leaving: CancellationToken,
+    /// Idle ones end at once, others with what they have begun.
+    closing: CancellationToken,
+    /// All end at once.
+    cut: CancellationToken,
+}
+
 impl Ingress {
-    /// Serves a listener until `stop` is cancelled; then takes no more connections, lets those there finish the
-    /// requests that they have begun, and cuts what is left after `deadline`.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken, deadline: Duration) -> Stopped {
+    /// Serves a listener until `stop` is cancelled; then takes no more connections and lets those there finish the
+    /// requests that they have begun, with the patience that is asked for at that moment.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        stop: CancellationToken,
+        patience: watch::Receiver<Patience>,
+    ) -> Stopped {
         let config = &self.inner.config;
         let builder = Arc::new(builder(config));
         let places = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
-        let graceful = GracefulShutdown::new();
-        let cut = CancellationToken::new();
+        let (ending, connections) = (Ending::default(), TaskTracker::new());
         // However this ends, also by being dropped: no connection outlives its ingress.
-        let _cuts = cut.clone().drop_guard();
+        let _cuts = ending.cut.clone().drop_guard();
         loop {
             let stream = tokio::select! {
                 biased;
@@ -52,23 +77,30 @@ impl Ingress {
             let connection = Connection {
                 inner: Arc::clone(&self.inner),
                 builder: Arc::clone(&builder),
-                watcher: graceful.watcher(),
-                cut: cut.clone(),
+                ending: ending.clone(),
             };
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 connection.serve(stream).await;
                 drop(place);
             });
         }
         drop(listener);
-        let connections_cut = {
-            let open = graceful.count();
-            match tokio::time::timeout(deadline, graceful.shutdown()).await {
-                Ok(()) => 0,
-                Err(_) => open.min(config.connections_max - places.available_permits()),
+        connections.close();
+        let patience = *patience.borrow();
+        ending.leaving.cancel();
+        let left = async {
+            // What is closed needs some of the time to finish what it has begun.
+            let idle = patience.idle.min(patience.deadline / 2);
+            if tokio::time::timeout(idle, connections.wait()).await.is_err() {
+                ending.closing.cancel();
+                connections.wait().await;
             }
         };
-        cut.cancel();
+        let connections_cut = match tokio::time::timeout(patience.deadline, left).await {
+            Ok(()) => 0,
+            Err(_) => connections.len(),
+        };
+        ending.cut.cancel();
         Stopped { connections_cut }
     }
 }
@@ -125,8 +157,7 @@ fn builder(config: &IngressConfig) -> auto::Builder<TokioExecutor> {
 struct Connection {
     inner: Arc<Inner>,
     builder: Arc<auto::Builder<TokioExecutor>>,
-    watcher: hyper_util::server::graceful::Watcher,
-    cut: CancellationToken,
+    ending: Ending,
 }
 
 /// What a connection's requests share.
@@ -134,6 +165,9 @@ struct State {
     inner: Arc<Inner>,
     /// Whether a request's head was ever complete.
     has_begun: AtomicBool,
+    /// Whether the client speaks HTTP/2, which can be told to go without losing a request.
+    is_http2: AtomicBool,
+    leaving: CancellationToken,
 }
 
 impl Connection {
@@ -141,8 +175,7 @@ impl Connection {
         let Self {
             inner,
             builder,
-            watcher,
-            cut,
+            ending,
         } = self;
         // Answers are written whole; waiting for more would only delay them. A connection that refuses is ending.
         let _ = stream.set_nodelay(true);
@@ -151,16 +184,18 @@ impl Connection {
         let state = Arc::new(State {
             inner,
             has_begun: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            leaving: ending.leaving.clone(),
         });
         let of_requests = Arc::clone(&state);
         let service = service_fn(move |request| answer(Arc::clone(&of_requests), request));
-        let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         // Until the first head nothing below this watches a client that says nothing, or half of which protocol it
         // speaks.
         let first_head = tokio::time::sleep(header_read_timeout);
         tokio::pin!(first_head);
-        let mut waits = true;
+        let (mut waits, mut leaves, mut closes) = (true, false, false);
         loop {
             tokio::select! {
                 result = &mut connection => {
@@ -169,7 +204,18 @@ impl Connection {
                     }
                     return;
                 }
-                () = cut.cancelled() => return,
+                () = ending.cut.cancelled() => return,
+                () = ending.closing.cancelled(), if !closes => {
+                    closes = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = ending.leaving.cancelled(), if !leaves => {
+                    leaves = true;
+                    if state.is_http2.load(Ordering::Relaxed) {
+                        closes = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
                 () = &mut first_head, if waits => {
                     waits = false;
                     if !state.has_begun.load(Ordering::Relaxed) {
@@ -183,11 +229,23 @@ impl Connection {
 
 /// Answers a request from a connection.
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    state.has_begun.store(true, Ordering::Relaxed);
-    let inner = &*state.inner;
+    if !state.has_begun.swap(true, Ordering::Relaxed) {
+        state
+            .is_http2
+            .store(request.version() == Version::HTTP_2, Ordering::Relaxed);
+    }
+    let mut response = respond(&state.inner, request).await;
+    if state.leaving.is_cancelled() && !state.is_http2.load(Ordering::Relaxed) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    Ok(response)
+}
+
+async fn respond(inner: &Inner, request: Request<Incoming>) -> Response<Body> {
     let release = match inner.draw(&request) {
         Ok(release) => release,
-        Err(answer) => return Ok(answer),
+        Err(answer) => return answer,
     };
     let max = inner
         .config
@@ -196,14 +254,14 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let (head, incoming) = request.into_parts();
     let (body, overflow) = match Body::incoming(incoming, max) {
         Ok(body) => body,
-        Err(too_large) => return Ok(body_refused(&too_large)),
+        Err(too_large) => return body_refused(&too_large),
     };
     let request = Request::from_parts(head, body);
     let response = inner.serve(release, request, overflow.as_ref()).await;
     if overflow.is_some_and(|overflow| overflow.happened()) {
-        return Ok(body_refused(&BodyError::TooLarge { max }));
+        return body_refused(&BodyError::TooLarge { max });
     }
-    Ok(response)
+    response
 }
 
 fn body_refused(reason: &BodyError) -> Response<Body> {

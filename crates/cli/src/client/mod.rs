@@ -5,10 +5,10 @@ mod proof;
 mod types;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, LINK};
+use reqwest::header::{DATE, HeaderMap, LINK};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -168,6 +168,24 @@ impl Client {
             .send(Method::POST, url, body.as_ref().map_or(Body::None, Body::Json))
             .await?
             .0)
+    }
+
+    /// `GET /health`, and how far the server's clock is from this one, where it tells the time.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn health(&self) -> Result<(Value, Option<Duration>), ApiError> {
+        let mut url = self.base.clone();
+        url.set_path("/health");
+        let (health, headers) = self.send(Method::GET, url, Body::None).await?;
+        let date = headers
+            .get(DATE)
+            .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        let skew = date.map(|date| {
+            let now = SystemTime::now();
+            now.duration_since(date).unwrap_or_else(|error| error.duration())
+        });
+        Ok((health, skew))
     }
 
     /// Another method than `GET` or `POST`, with a body or without one.

@@ -1,20 +1,25 @@
 //! What each command does.
 
 mod accounts;
+mod adopt;
 mod agent;
 mod approvals;
 mod audit;
+mod author;
+mod backup;
 mod clusters;
 mod config;
 mod context;
 mod control;
 mod deploy;
 mod deployments;
+mod doctor;
 mod login;
 mod module;
 mod nodes;
 mod resolve;
 mod server;
+mod service;
 pub(crate) mod serving;
 pub(crate) mod settings;
 pub(crate) mod signing;
@@ -49,6 +54,8 @@ pub(crate) struct Remote<'a> {
 pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
+        Command::Module(Module::Init { lang, name }) => author::init(lang, &name, output),
+        Command::Module(Module::Component { from, to }) => author::component(&from, &to, output),
         Command::Module(Module::Pack { dir }) => module::pack(&dir, global, output),
         Command::Module(Module::Push(args)) => {
             remote(global, output, async |remote| module::push(&remote, &args).await)
@@ -95,6 +102,10 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Clusters(args) => remote(global, output, async |remote| clusters::run(&remote, &args).await),
         Command::Nodes(args) => remote(global, output, async |remote| nodes::run(&remote, &args).await),
         Command::Why(args) => remote(global, output, async |remote| why::run(&remote, &args).await),
+        Command::Doctor(args) => doctor::run(&args, global, output),
+        Command::Backup(args) => backup::make(&args, output),
+        Command::Restore(args) => backup::restore(&args, output),
+        Command::Adopt => remote(global, output, async |remote| adopt::run(&remote).await),
         Command::Init { file } => config::init(&file, output),
         Command::Config(what) => config::run(&what, output),
         Command::Approvals => remote(global, output, async |remote| approvals::list(&remote).await),
@@ -148,6 +159,7 @@ fn plain(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<
 
 /// All cores for whoever serves.
 fn serving(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    service::take_given();
     // Each connection is a file; the customary soft limit of 1024 is for programs that use select.
     let files = rlimit::increase_nofile_limit(u64::MAX).context("failed to raise the limit of open files")?;
     if files < OPEN_FILES_WANTED {

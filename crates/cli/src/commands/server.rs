@@ -4,14 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use hotswap_config::{Changes, Loaded};
 use hotswap_core::policy::Environment;
-use hotswap_server::{FirstAdmin, RateLimits, RunningServer, Server};
-use secrecy::{ExposeSecret as _, SecretString};
 use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig};
+use hotswap_server::{FirstAdmin, RateLimits, RunningServer, Server, Sockets};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::signal::unix::SignalKind;
 
 use super::login::read_secret;
+use super::service::{self, Watchdog};
 use super::serving::{asked_to_stop, start_logs};
-use super::settings;
+use super::settings::Live;
+use super::{serving, settings};
 use crate::args;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -22,10 +26,11 @@ const ADMIN_PASSWORD_VARIABLE: &str = "HOTSWAP_ADMIN_PASSWORD";
 
 /// Serves until it is told to stop.
 pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<Exit> {
-    let loaded = settings::load(&settings::server_sources(args))?;
-    start_logs(&loaded)?;
+    let mut live = Live::load(settings::server_sources(args))?;
+    let logs = start_logs(live.loaded())?;
     let stop = asked_to_stop()?;
-    let mut config = settings::server_config(&loaded);
+    let mut reload = serving::signals(SignalKind::hangup())?;
+    let mut config = settings::server_config(live.loaded());
     if let Some(path) = &args.environments {
         config.environments = Some(read_environments(path)?);
     }
@@ -40,21 +45,36 @@ pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<
         ..WasmHostConfig::default()
     };
     let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
-    let mut server = Server::start(config, host).await?;
+    let sockets = Sockets {
+        http: service::listener("http")?,
+        agents: service::listener("agents")?,
+    };
+    let mut server = Server::start_on(config, host, sockets).await?;
     output.line(format!("ready: http://{}", server.http_addr()))?;
     if let Some(first) = server.first_admin() {
         tell_first_admin(first, &server, output)?;
     }
     tracing::info!(http = %server.http_addr(), agents = %server.agents_addr(), "ready");
-    tokio::select! {
-        () = stop => {}
-        // Only where the store failed: what is durable is found out by the next start.
-        ended = server.ended() => {
-            ended.context("the server ended by itself; start it again")?;
-            return Ok(Exit::Failed);
+    service::ready();
+    let mut watchdog = Watchdog::of_manager();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            // Only where the store failed: what is durable is found out by the next start.
+            ended = server.ended() => {
+                ended.context("the server ended by itself; start it again")?;
+                return Ok(Exit::Failed);
+            }
+            _ = reload.recv() => service::reloading(live.reload(async |loaded, changes| {
+                take_up(&server, loaded, changes).await?;
+                logs.take_up(loaded, changes)
+            })).await,
+            () = watchdog.due() => watchdog.feed(),
         }
     }
     tracing::info!("stopping");
+    service::stopping();
     server.shutdown().await?;
     Ok(Exit::Done)
 }
@@ -107,6 +127,17 @@ fn tell_first_admin(first: &FirstAdmin, server: &RunningServer, output: &Output)
             "log in with: hotswap login {username} --server http://THIS-MACHINE:{}",
             server.http_addr().port()
         ))?;
+    }
+    Ok(())
+}
+
+/// Has a running server take up what changed.
+async fn take_up(server: &RunningServer, loaded: &Loaded, changes: &Changes) -> Result<(), String> {
+    if changes.live.iter().any(|key| key == "environments") {
+        let environments = loaded
+            .environments()
+            .ok_or("environments: a fleet can't be left without; those it has stay")?;
+        server.configure(environments, settings::grants(loaded)).await?;
     }
     Ok(())
 }

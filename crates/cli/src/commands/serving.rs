@@ -4,19 +4,38 @@ use std::future::Future;
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
-use hotswap_config::Loaded;
 use hotswap_config::sections::LogFormat;
-use tokio::signal::unix::{SignalKind, signal};
+use hotswap_config::{Changes, Loaded};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use super::settings;
 use crate::args::Layers;
 use crate::problem::Problem;
 
+/// The running log, whose filter can be set anew.
+pub(super) struct Logs {
+    set: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+}
+
+impl Logs {
+    /// Takes up another filter, where there is one.
+    ///
+    /// # Errors
+    /// Why the old one stays.
+    pub(super) fn take_up(&self, loaded: &Loaded, changes: &Changes) -> Result<(), String> {
+        if changes.live.iter().any(|key| key == "log.filter") {
+            (self.set)(settings::log_filter(loaded).map_err(|problem| problem.to_string())?)?;
+        }
+        Ok(())
+    }
+}
+
 /// Logs go to stderr, as the configuration says.
 ///
 /// # Errors
 /// `log.filter` is malformed.
-pub(super) fn start_logs(loaded: &Loaded) -> Result<(), Problem> {
+pub(super) fn start_logs(loaded: &Loaded) -> Result<Logs, Problem> {
     let filter = settings::log_filter(loaded)?;
     let json = match loaded.config.log.format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
@@ -27,11 +46,20 @@ pub(super) fn start_logs(loaded: &Loaded) -> Result<(), Problem> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     if json {
-        logs.json().flatten_event(true).init();
+        let logs = logs.json().flatten_event(true).with_filter_reloading();
+        let handle = logs.reload_handle();
+        logs.init();
+        Ok(Logs {
+            set: Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())),
+        })
     } else {
-        logs.with_target(false).init();
+        let logs = logs.with_target(false).with_filter_reloading();
+        let handle = logs.reload_handle();
+        logs.init();
+        Ok(Logs {
+            set: Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())),
+        })
     }
-    Ok(())
 }
 
 /// Logs of whoever shows something else on the terminal: only where a variable asks for them.
@@ -45,6 +73,14 @@ pub(crate) fn start_logs_if_asked() -> Result<(), Problem> {
         start_logs(&settings::load(&sources)?)?;
     }
     Ok(())
+}
+
+/// Hears a signal.
+///
+/// # Errors
+/// The operating system takes no handler.
+pub(super) fn signals(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("failed to listen for signals")
 }
 
 /// Ends when somebody presses Ctrl-C, or the process is told to terminate.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hotswap_agent::AgentConfig;
-use hotswap_config::{ConfigError, Loaded, Sources};
+use hotswap_config::{Changes, ConfigError, Loaded, Sources};
 use hotswap_core::ids::{EnvName, InvalidName};
 use hotswap_server::{Grant, ServerConfig};
 use hotswap_trust::Gate;
@@ -45,6 +45,15 @@ pub(super) fn server_sources(args: &args::Server) -> Sources {
             "server.allow-unsigned",
             args.trust.allow_unsigned.then_some(true),
         )
+}
+
+/// Where the server's data is, by a command that needs nothing else of it.
+///
+/// # Errors
+/// A configuration that is faulty.
+pub(super) fn data_dir(layers: &Layers, data: Option<&PathBuf>) -> Result<PathBuf, Problem> {
+    let sources = sources(layers).flag("--data", "server.data", data.map(|path| path.display()));
+    Ok(load(&sources)?.config.server.data)
 }
 
 /// An agent's, with its flags.
@@ -96,6 +105,66 @@ pub(super) fn agent_sources(args: &args::Agent, global: &Global) -> Sources {
         )
 }
 
+/// A configuration in force, and where it is read from again.
+pub(super) struct Live {
+    sources: Sources,
+    /// As the process started with it: what needs a restart is still as here.
+    started: Loaded,
+    loaded: Loaded,
+}
+
+impl Live {
+    /// Reads it for the first time.
+    ///
+    /// # Errors
+    /// Everything that is wrong, for people.
+    pub(super) fn load(sources: Sources) -> Result<Self, Problem> {
+        let loaded = load(&sources)?;
+        Ok(Self {
+            sources,
+            started: loaded.clone(),
+            loaded,
+        })
+    }
+
+    /// What is in force.
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// Reads it again, and has `take_up` take up what changed. If either fails, what was in force stays, all of it.
+    pub(super) async fn reload(
+        &mut self,
+        take_up: impl AsyncFnOnce(&Loaded, &Changes) -> Result<(), String>,
+    ) {
+        let newer = match load(&self.sources) {
+            Ok(newer) => newer,
+            Err(problem) => {
+                let faults = problem.faults().join("; ");
+                tracing::error!(%problem, faults, "the configuration was not reloaded: what was in force stays");
+                return;
+            }
+        };
+        let changes = self.loaded.changes(&newer);
+        if let Err(why) = take_up(&newer, &changes).await {
+            tracing::error!(why, "the configuration was not reloaded: what was in force stays");
+            return;
+        }
+        let restart = self.started.changes(&newer).restart;
+        if !restart.is_empty() {
+            tracing::warn!(
+                keys = restart.join(", "),
+                "these keys take a restart; until then their old values hold"
+            );
+        }
+        tracing::info!(
+            changed = changes.live.join(", "),
+            "the configuration was reloaded"
+        );
+        self.loaded = newer;
+    }
+}
+
 /// Reads all layers, and what only this crate can judge.
 ///
 /// # Errors
@@ -136,6 +205,7 @@ pub(crate) fn server_config(loaded: &Loaded) -> ServerConfig {
     config.heartbeat_timeout = server.heartbeat_timeout.get();
     config.package_bytes_max = server.package_size_max.bytes();
     config.snapshot_every = server.snapshot_every;
+    config.events_kept = server.events_kept.map(|kept| kept.get());
     config.grants = grants(loaded);
     config.gate = gate(server.trust.as_ref(), server.allow_unsigned);
     config

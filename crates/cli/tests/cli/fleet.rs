@@ -1,7 +1,7 @@
 //! Real servers and agents, each the binary in a process of its own.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,12 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and waits for its ready line.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut child = hotswap()
-            .args(args)
+        Self::start_command(hotswap().args(args))
+    }
+
+    /// Starts a prepared command of the binary and waits for its ready line.
+    pub(crate) fn start_command(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -56,16 +60,38 @@ impl Process {
         self.log.lock().unwrap().clone()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, e.g. `-HUP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        signal_process(self.child.id(), signal);
+    }
+
+    /// Waits until its log has a line with a text, and returns the line.
+    #[track_caller]
+    pub(crate) fn eventually_logs(&self, text: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < end, "{text:?} was never logged: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Asks it to stop, and says how it exited.
-    pub(crate) fn stop(mut self) -> i32 {
-        let pid = self.child.id().to_string();
-        assert!(
-            std::process::Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+    pub(crate) fn stop(self) -> i32 {
+        self.signal("-TERM");
+        self.ended()
+    }
+
+    /// Waits for its end, and says how it exited.
+    pub(crate) fn ended(mut self) -> i32 {
         let end = Instant::now() + DEADLINE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -82,6 +108,22 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a process a signal, e.g. `-HUP`.
+pub(crate) fn signal_process(id: u32, signal: &str) {
+    let sent = Command::new("kill")
+        .args([signal, &id.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "{signal} to {id}");
+}
+
+/// Whether a process runs. One that has ended and that nobody waits for does not.
+pub(crate) fn is_running(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z')
 }
 
 fn trust_file(dir: &tempfile::TempDir) -> String {

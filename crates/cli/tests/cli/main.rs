@@ -4,6 +4,7 @@ mod faults;
 mod fleet;
 mod people;
 mod signing;
+mod operation;
 mod support;
 mod with_a_server;
 mod without_a_server;

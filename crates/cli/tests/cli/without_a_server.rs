@@ -85,6 +85,8 @@ fn every_command_explains_itself_with_an_example() {
                 &["module", "verify"],
                 &["module", "revoke"],
                 &["module", "minimum"],
+                &["module", "init"],
+                &["module", "component"],
             ],
             "trust" => &[&["trust", "init"]],
             "config" => &[&["config", "check"], &["config", "show"], &["config", "schema"]],

@@ -22,6 +22,9 @@ section! {
         heartbeat_timeout: HumanDuration = HumanDuration::secs(120),
         /// The largest package that may be pushed.
         package_size_max: ByteSize = ByteSize(PACKAGE_BYTES_MAX),
+        /// How long events are kept, e.g. `400days`; for ever if nothing is given. Events of deployments that aren't
+        /// finished stay, and so do all deployments' records.
+        events_kept: Option<HumanDuration> = None,
         /// Events between snapshots of the log: a start folds at most about so many.
         snapshot_every: u64 = 10_000,
         /// The trust file: which roots, revocation lists and signers of modules. Without one nothing can be pushed.

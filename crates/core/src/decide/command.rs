@@ -3,8 +3,10 @@
 use super::Reply;
 use super::forward::go_back;
 use crate::command::{Command, DEPLOYMENTS_UNFINISHED_MAX, DeployRequest, Refusal};
+use crate::desired::nodes_ahead;
 use crate::event::Event;
 use crate::ids::{DeploymentId, EnvName, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::observe::Observations;
 use crate::policy::Environment;
 use crate::release::{Kind, RELEASES_PER_MODULE_MAX};
 use crate::rollout::{BackReason, Excuse, Phase, Rollout, RolloutPlan, StepPass};
@@ -12,9 +14,20 @@ use crate::stage::{Deployment, DeploymentStatus, Purpose, StageStatus};
 use crate::state::{EnvModule, State};
 use crate::time::Now;
 
+/// The highest leadership that is taken for one: far above what starts and takeovers make, and a whole number in JSON
+/// and in databases.
+const EPOCH_MAX: u64 = 1 << 52;
+/// The highest number that a rollout may get by an adoption.
+const ROLLOUTS_MAX: u64 = 1 << 52;
+
 type Accepted = (Vec<Event>, Reply);
 
-pub(super) fn command(state: &State, command: Command, now: Now) -> Result<Accepted, Refusal> {
+pub(super) fn command(
+    state: &State,
+    obs: &Observations,
+    command: Command,
+    now: Now,
+) -> Result<Accepted, Refusal> {
     match command {
         Command::Configure { environments } => configure(state, environments),
         Command::PushRelease {
@@ -109,13 +122,39 @@ pub(super) fn command(state: &State, command: Command, now: Now) -> Result<Accep
             events.push(Event::NodeRemoved { node, by });
             Ok((events, Reply::default()))
         }
-        Command::AdoptFleet { .. } => Ok((
-            vec![Event::EpochStarted {
-                epoch: state.epoch + 1,
-            }],
-            Reply::default(),
-        )),
+        Command::AdoptFleet { by } => adopt(state, obs, by),
     }
+}
+
+/// A leadership above all that the fleet knows, so that every node takes this log's specs.
+fn adopt(state: &State, obs: &Observations, by: String) -> Result<Accepted, Refusal> {
+    let highest = nodes_ahead(state, obs).map(|(_, highest)| highest).max();
+    let Some(highest) = highest else {
+        return Err(Refusal::NotNow(
+            "there is nothing to adopt: no connected node knows newer specs than this log".to_owned(),
+        ));
+    };
+    let epoch = state.epoch.max(highest.epoch).saturating_add(1);
+    if epoch > EPOCH_MAX {
+        return Err(Refusal::NotNow(format!(
+            "a node names the leadership {}, more than there can ever be; remove that node",
+            highest.epoch
+        )));
+    }
+    // Each rollout of the lost part had events of its own, so there were no more rollouts than events.
+    let seen = obs
+        .nodes()
+        .map(|(_, seen)| seen.highest.seq)
+        .max()
+        .unwrap_or_default();
+    Ok((
+        vec![Event::FleetAdopted {
+            epoch,
+            rollouts_above: state.rollouts.max(seen.min(ROLLOUTS_MAX)),
+            by,
+        }],
+        Reply::default(),
+    ))
 }
 
 fn configure(state: &State, environments: Vec<Environment>) -> Result<Accepted, Refusal> {

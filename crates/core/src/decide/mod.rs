@@ -67,7 +67,7 @@ pub struct Reply {
 /// Decides what follows from an input.
 pub fn decide(state: &State, obs: &Observations, input: Input, now: Now) -> Decision {
     match input {
-        Input::Command(command) => match command::command(state, *command, now) {
+        Input::Command(command) => match command::command(state, obs, *command, now) {
             Ok((events, reply)) => Decision {
                 events,
                 reply: Some(Ok(reply)),

@@ -250,7 +250,7 @@ pub fn s11_fencing(before: &State, event: &Logged) -> Check {
         ));
     }
     match event.event {
-        Event::EpochStarted { epoch } if epoch <= before.epoch => {
+        Event::EpochStarted { epoch } | Event::FleetAdopted { epoch, .. } if epoch <= before.epoch => {
             fail(format!("epoch {epoch} starts after epoch {}", before.epoch))
         }
         _ => Ok(()),

@@ -26,6 +26,7 @@ pub fn event(state: &State, event: &Event) -> Option<String> {
         | Event::StageStarted { .. }
         | Event::ReversalRequested { .. } => return None,
         Event::EpochStarted { epoch: 1 } => return None,
+        Event::FleetAdopted { epoch, by, .. } => format!("{by} adopts the fleet under epoch {epoch}"),
         Event::EpochStarted { epoch } => format!("the server leads epoch {epoch}"),
         Event::ReleaseHeld {
             module,

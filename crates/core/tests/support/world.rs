@@ -249,7 +249,7 @@ impl World {
         }
         for event in events {
             let epoch = match event {
-                Event::EpochStarted { epoch } => epoch,
+                Event::EpochStarted { epoch } | Event::FleetAdopted { epoch, .. } => epoch,
                 _ => self.state.epoch,
             };
             let logged = Logged {

@@ -53,6 +53,17 @@ impl Listening {
         Ok(Self { listener, addr })
     }
 
+    /// Takes a socket that listens already.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn on(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let addr = listener.local_addr()?;
+        Ok(Self { listener, addr })
+    }
+
     /// The listener itself.
     pub fn into_inner(self) -> TcpListener {
         self.listener

@@ -14,6 +14,7 @@ mod deployments;
 mod error;
 mod guard;
 mod headers;
+mod fleet;
 mod health;
 mod insight;
 mod limits;
@@ -153,6 +154,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(modules::get))
         .routes(routes!(releases::revoke))
         .routes(routes!(releases::set_minimum))
+        .routes(routes!(fleet::get))
+        .routes(routes!(fleet::adopt))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(authentication::login))

@@ -20,7 +20,7 @@ use hotswap_trust::Gate;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use crate::config::Grant;
+use crate::config::Grants;
 use crate::driver::World;
 use crate::registry::{Registry, RegistryError};
 
@@ -40,7 +40,7 @@ pub(crate) struct Bench {
     pub(crate) world: Arc<World>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) grants: Vec<Grant>,
+    pub(crate) grants: Arc<Grants>,
     pub(crate) gate: Gate,
     workers: Semaphore,
 }
@@ -51,7 +51,7 @@ impl Checks {
         world: Arc<World>,
         registry: Arc<Registry>,
         runtime: Arc<dyn Runtime>,
-        grants: Vec<Grant>,
+        grants: Arc<Grants>,
         gate: Gate,
         results: mpsc::Sender<CheckResult>,
     ) -> Self {

@@ -38,7 +38,7 @@ pub(super) async fn scan(bench: &Bench, request: &CheckRequest, package: &Packag
         .map_err(|fault| faults.push(fault));
     for environment in &way {
         faults.extend(refused(
-            &bench.grants,
+            &bench.grants.get(),
             environment,
             &package.manifest.capabilities,
         ));

@@ -146,6 +146,7 @@ fn deployment_of(state: &State, event: &Event) -> Option<DeploymentId> {
         Event::FleetCreated { .. }
         | Event::EnvironmentsConfigured { .. }
         | Event::EpochStarted { .. }
+        | Event::FleetAdopted { .. }
         | Event::ReleasePushed { .. }
         | Event::ReleaseHeld { .. }
         | Event::ReleaseHoldLifted { .. }

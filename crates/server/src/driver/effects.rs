@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hotswap_core::checks::{CheckRequest, outstanding};
 use hotswap_core::decide::CheckResult;
-use hotswap_core::desired::{desired, generation};
+use hotswap_core::desired::{desired, generation, knows_more};
 use hotswap_core::ids::{DeploymentId, EnvName, NodeId};
 use hotswap_core::observe::Observations;
 use hotswap_core::spec::Generation;
@@ -128,20 +128,16 @@ impl Session {
             return;
         }
         let highest = obs.node(node).map_or_else(Generation::default, |obs| obs.highest);
-        let ours = Generation {
-            epoch: state.epoch,
-            seq: state.seq,
-        };
-        if highest > ours {
+        if knows_more(state, highest) {
             if !std::mem::replace(&mut self.ahead, true) {
                 tracing::error!(
                     %node,
                     node_epoch = highest.epoch,
                     node_seq = highest.seq,
-                    epoch = ours.epoch,
-                    seq = ours.seq,
-                    "this node knows newer specs than this log: was a backup restored? It gets no specs until the \
-                     fleet is adopted"
+                    epoch = state.epoch,
+                    seq = state.seq,
+                    "this node knows specs that this log doesn't: was a backup restored? It gets none until the fleet is \
+                     adopted: `hotswap adopt`"
                 );
             }
             return;

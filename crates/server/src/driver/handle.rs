@@ -35,6 +35,12 @@ pub struct Driver {
     pub(super) world: Arc<World>,
 }
 
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
 impl Driver {
     /// Has a command decided; returns once its outcome is durable.
     ///

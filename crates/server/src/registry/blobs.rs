@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 /// Where packages lie in the data directory.
 const ARTIFACTS_DIR: &str = "artifacts";
 /// Where they lie until they are whole.
-const INCOMING_DIR: &str = "incoming";
+pub(crate) const INCOMING_DIR: &str = "incoming";
 /// Packages received at once; more are refused. Each may be held in memory once, while it is admitted.
 pub(super) const RECEIVED_AT_ONCE_MAX: usize = 4;
 

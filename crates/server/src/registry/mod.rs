@@ -6,5 +6,6 @@
 mod blobs;
 mod receive;
 
+pub(crate) use blobs::INCOMING_DIR;
 pub use blobs::{Registry, RegistryError};
 pub use receive::{ReceiveError, Received};

@@ -23,10 +23,13 @@ use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
 
 pub use access::{AccessChange, AccessRecords, SignedHead};
 pub use error::StoreError;
+pub(crate) use sqlite::LOCK_FILE;
 pub use sqlite::{DATABASE_FILE, SqliteStore};
 
 /// Most events that one read returns.
 pub const EVENTS_READ_MAX: usize = 10_000;
+/// Most events that are forgotten at once, so that commits wait for some milliseconds only.
+pub const EVENTS_FORGOTTEN_MAX: usize = 2_000;
 /// Most deployments of one page.
 pub const DEPLOYMENTS_PAGE_MAX: usize = 1_000;
 
@@ -163,6 +166,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Keeps a snapshot and forgets all but the newest two. Losing one costs time, not data.
     async fn keep_snapshot(&self, state: State) -> Result<(), StoreError>;
+
+    /// Forgets the oldest events up to a time: at most [`EVENTS_FORGOTTEN_MAX`], never one that the oldest kept snapshot
+    /// doesn't hold, nor one of a deployment that isn't finished. What is left has no gaps. Deployments' records, the read
+    /// tables and first answers stay. Returns how many were forgotten.
+    async fn forget_events(&self, before: WallTime) -> Result<usize, StoreError>;
 
     /// A deployment, finished long ago or not.
     async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, StoreError>;

@@ -11,6 +11,7 @@ use hotswap_core::event::Logged;
 use hotswap_core::ids::DeploymentId;
 use hotswap_core::stage::Deployment;
 use hotswap_core::state::State;
+use hotswap_core::time::WallTime;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -26,7 +27,7 @@ use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
 /// The database's file in the data directory.
 pub const DATABASE_FILE: &str = "hotswap.db";
 /// Locked while a server has the data directory open.
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// Reads at once; more wait. SQLite reads are short and mostly from the page cache.
 const READERS_MAX: usize = 8;
 
@@ -178,6 +179,10 @@ impl Store for SqliteStore {
             .await
             .map_err(|_| StoreError::Closed)??;
         self.write(|reply| Job::Snapshot(snapshot, reply)).await
+    }
+
+    async fn forget_events(&self, before: WallTime) -> Result<usize, StoreError> {
+        self.write(|reply| Job::ForgetEvents(before, reply)).await
     }
 
     async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, StoreError> {

@@ -34,6 +34,7 @@ pub(super) enum Job {
         oneshot::Sender<Result<(), StoreError>>,
     ),
     Head(Box<SignedHead>, oneshot::Sender<Result<(), StoreError>>),
+    ForgetEvents(WallTime, oneshot::Sender<Result<usize, StoreError>>),
 }
 
 /// Works until every sender is gone. An answer that nobody waits for any more is dropped.
@@ -42,6 +43,7 @@ pub(super) fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
         match job {
             Job::Lead(reply) => drop(reply.send(lead(&mut connection))),
             Job::Commit(batch, reply) => drop(reply.send(commit(&mut connection, &batch))),
+            Job::ForgetEvents(before, reply) => drop(reply.send(forget_events(&mut connection, before))),
             Job::Snapshot(snapshot, reply) => drop(reply.send(keep_snapshot(&mut connection, &snapshot))),
             Job::Access(changes, audit, reply) => {
                 let change = |transaction: &Transaction<'_>| access::change(transaction, &changes, &audit);
@@ -219,6 +221,30 @@ fn keep_snapshot(connection: &mut Connection, snapshot: &Snapshot) -> Result<(),
     )?;
     transaction.commit()?;
     Ok(())
+}
+
+/// A prefix of the log, so that what is left has no gaps. Where there is no snapshot, or a deployment of old isn't
+/// finished, that is the limit.
+fn forget_events(connection: &mut Connection, before: WallTime) -> Result<usize, StoreError> {
+    let transaction = begin(connection)?;
+    let unfinished = [
+        DeploymentStatus::Running,
+        DeploymentStatus::PendingApproval,
+        DeploymentStatus::Paused,
+    ];
+    let unfinished = encode("names", &unfinished.map(crate::views::deployment::status_name))?;
+    let forgotten = transaction.execute(
+        "delete from event where seq in (
+             select seq from event
+             where seq <= (select coalesce(min(seq), 0) from snapshot)
+               and seq < (select coalesce(min(ord), 9223372036854775807) from deployment
+                          where status in (select value from json_each(?2)))
+               and seq < coalesce((select seq from event where wall >= ?1 order by seq limit 1), 9223372036854775807)
+             order by seq limit ?3)",
+        params![signed(before.0), unfinished, count(super::EVENTS_FORGOTTEN_MAX)],
+    )?;
+    transaction.commit()?;
+    Ok(forgotten)
 }
 
 pub(super) fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {

@@ -223,3 +223,39 @@ async fn a_snapshot_that_cannot_be_read_costs_time_only() {
     sql(&dir, "update snapshot set state = 'x'");
     assert_eq!(store.snapshot().await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn old_events_are_forgotten_up_to_the_oldest_snapshot_without_a_gap() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    store.lead().await.unwrap();
+    store.commit(batch(1, 1, 9)).await.unwrap();
+    let left = async || {
+        let events = store.events_after(0).await;
+        events.map(|events| events.iter().map(|event| event.seq).collect::<Vec<_>>())
+    };
+    // Without a snapshot nothing may go.
+    assert_eq!(store.forget_events(WallTime(u64::MAX)).await.unwrap(), 0);
+    for seq in [4, 6] {
+        store
+            .keep_snapshot(State {
+                seq,
+                ..State::default()
+            })
+            .await
+            .unwrap();
+    }
+    // Events 1 and 2 are older than that, and both snapshots hold them.
+    assert_eq!(store.forget_events(WallTime(300)).await.unwrap(), 2);
+    assert!(
+        left().await.is_err(),
+        "a reader from before what is left is told of the gap"
+    );
+    assert_eq!(store.events_after(2).await.unwrap().len(), 7);
+    // All are older; the oldest snapshot is the limit.
+    assert_eq!(store.forget_events(WallTime(u64::MAX)).await.unwrap(), 2);
+    assert_eq!(store.events_after(4).await.unwrap()[0].seq, 5);
+    assert_eq!(store.forget_events(WallTime(u64::MAX)).await.unwrap(), 0);
+    drop(store);
+    reopen(&dir).await.commit(batch(1, 10, 1)).await.unwrap();
+}

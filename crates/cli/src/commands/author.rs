@@ -1,0 +1,167 @@
+//! Begin a module, and make a component of what a compiler gave.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::Context as _;
+use hotswap_core::ids::ModuleName;
+use serde_json::json;
+use wit_component::ComponentEncoder;
+
+use crate::args::Lang;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::problem::Problem;
+
+/// A file of a new module: where, and what is in it. `{{NAME}}` stands for the module's name.
+type File = (&'static str, &'static str);
+
+/// What a language needs.
+struct Template {
+    files: &'static [File],
+    /// Whether the WIT files of `wasi:http` lie beside: the others' toolchains bring their own.
+    wit: bool,
+    memory: &'static str,
+    time: &'static str,
+    /// From the folder to a package, in order.
+    commands: &'static [&'static str],
+}
+
+const MANIFEST: &str = include_str!("../../templates/module.toml.in");
+const WIT: [File; 4] = [
+    ("wit/world.wit", include_str!("../../templates/wit/world.wit")),
+    (
+        "wit/deps/http.wit",
+        include_str!("../../templates/wit/deps/http.wit"),
+    ),
+    ("wit/deps/io.wit", include_str!("../../templates/wit/deps/io.wit")),
+    (
+        "wit/deps/clocks.wit",
+        include_str!("../../templates/wit/deps/clocks.wit"),
+    ),
+];
+const RUST: Template = Template {
+    files: &[
+        ("Cargo.toml", include_str!("../../templates/rust/Cargo.toml.in")),
+        ("src/lib.rs", include_str!("../../templates/rust/src/lib.rs.in")),
+        (
+            "src/module.rs",
+            include_str!("../../templates/rust/src/module.rs.in"),
+        ),
+        ("build.sh", include_str!("../../templates/rust/build.sh")),
+        (".gitignore", "/target\n*.wasm\n*.hsm\n"),
+    ],
+    wit: false,
+    memory: "16MiB",
+    time: "1s",
+    commands: &["cargo test", "sh build.sh"],
+};
+const JS: Template = Template {
+    files: &[
+        ("package.json", include_str!("../../templates/js/package.json.in")),
+        ("build.mjs", include_str!("../../templates/js/build.mjs")),
+        ("module.js", include_str!("../../templates/js/module.js")),
+        ("answer.js", include_str!("../../templates/js/answer.js")),
+        (
+            "answer.test.js",
+            include_str!("../../templates/js/answer.test.js"),
+        ),
+        (".gitignore", "/node_modules\n*.wasm\n*.hsm\n"),
+    ],
+    wit: true,
+    memory: "128MiB",
+    time: "10s",
+    commands: &["npm install", "npm test", "npm run build"],
+};
+const PYTHON: Template = Template {
+    files: &[
+        (
+            "requirements.txt",
+            include_str!("../../templates/python/requirements.txt"),
+        ),
+        ("app.py", include_str!("../../templates/python/app.py")),
+        ("answer.py", include_str!("../../templates/python/answer.py")),
+        (
+            "test_answer.py",
+            include_str!("../../templates/python/test_answer.py"),
+        ),
+        (".gitignore", "/.venv\n__pycache__\n*.wasm\n*.hsm\n"),
+    ],
+    wit: true,
+    memory: "128MiB",
+    time: "10s",
+    commands: &[
+        "python3 -m venv .venv",
+        ".venv/bin/pip install -r requirements.txt",
+        "python3 -m unittest",
+        ".venv/bin/componentize-py -d wit -w module componentize app -o {{NAME}}.wasm",
+    ],
+};
+
+/// Writes a module that builds, tests and packs with the commands it prints.
+pub(super) fn init(lang: Lang, name: &str, output: &Output) -> anyhow::Result<Exit> {
+    let name: ModuleName = name.parse().map_err(|error| Problem::usage(format!("{error}")))?;
+    let template = match lang {
+        Lang::Rust => &RUST,
+        Lang::Js => &JS,
+        Lang::Python => &PYTHON,
+    };
+    let folder = Path::new(name.as_str());
+    fs::create_dir(folder).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => anyhow::Error::from(
+            Problem::usage(format!("{name} is there already")).next("give another name, or move it away"),
+        ),
+        _ => anyhow::Error::from(error).context(format!("failed to create {name}")),
+    })?;
+    let fill = |text: &str| {
+        text.replace("{{NAME}}", name.as_str())
+            .replace("{{MEMORY}}", template.memory)
+            .replace("{{TIME}}", template.time)
+    };
+    let wit: &[File] = if template.wit { &WIT } else { &[] };
+    let manifest = [("module.toml", MANIFEST)];
+    let files = manifest.iter().chain(template.files).chain(wit);
+    for (path, text) in files.clone() {
+        let path = folder.join(path);
+        let written = path.parent().map_or(Ok(()), fs::create_dir_all);
+        written
+            .and_then(|()| fs::write(&path, fill(text)))
+            .with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    let mut commands = vec![format!("cd {name}")];
+    commands.extend(template.commands.iter().map(|command| fill(command)));
+    commands.push("hotswap module push .".to_owned());
+    commands.push(format!("hotswap deploy {name} 0.1.0 --to Development --watch"));
+    if output.is_json() {
+        let files: Vec<&str> = files.map(|(path, _)| *path).collect();
+        output.json(&json!({ "module": name.as_str(), "files": files, "commands": commands }))?;
+        return Ok(Exit::Done);
+    }
+    output.line(format!("{name} is begun. From here to a node:"))?;
+    for command in commands {
+        output.line(format!("  {command}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Makes a component of a core module whose bindings carry its types (`wit-bindgen`).
+pub(super) fn component(from: &Path, to: &Path, output: &Output) -> anyhow::Result<Exit> {
+    let module = fs::read(from).map_err(|error| Problem::usage(format!("{}: {error}", from.display())))?;
+    let encoded = ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .and_then(|mut encoder| encoder.encode());
+    let component = encoded.map_err(|error| {
+        Problem::usage(format!(
+            "no component can be made of {}: {error:#}",
+            from.display()
+        ))
+        .next(
+            "it should be a core module that was compiled with wit-bindgen's bindings and no WASI preview 1",
+        )
+    })?;
+    fs::write(to, &component).with_context(|| format!("failed to write {}", to.display()))?;
+    output.line(format!("{}: {} bytes", to.display(), component.len()))?;
+    Ok(Exit::Done)
+}

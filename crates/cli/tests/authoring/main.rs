@@ -1,0 +1,167 @@
+//! Modules that `hotswap module init` begins, built by the public toolchains, deployed and swapped under load. What a
+//! machine lacks is said and left out. `cargo xtask test --authoring` runs it: it fetches packages and takes minutes.
+
+#![expect(dead_code, reason = "shares the support of the other tests")]
+
+#[path = "../cli/operation/customers.rs"]
+mod customers;
+#[path = "../cli/fleet.rs"]
+mod fleet;
+#[path = "../cli/support.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use customers::{Customers, Habit};
+use fleet::Server;
+use support::hotswap;
+
+/// Whether a program is there and runs.
+fn there_is(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok_and(|ran| ran.status.success())
+}
+
+/// Runs a printed command in a folder; `hotswap` is the one under test.
+fn carry_out(line: &str, folder: &Path) {
+    let bin = Path::new(env!("CARGO_BIN_EXE_hotswap"))
+        .parent()
+        .expect("the binary lies in a folder")
+        .display()
+        .to_string();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
+    let ran = Command::new("sh")
+        .args(["-c", line])
+        .current_dir(folder)
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "{line}: {}{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+/// Begins a module, does what is printed up to the push, deploys it, then changes and swaps it under load.
+fn author(lang: &str, needs: &[&str], change: impl FnOnce(&Path)) {
+    if let Some(lacking) = needs.iter().find(|program| !there_is(program)) {
+        println!("left out: {lacking} is not here, so no module in {lang} was built");
+        return;
+    }
+    let server = Server::start(&[]);
+    let agent = server.agent("node-1", "Development");
+    server.eventually(&["nodes"], "node-1");
+    let name = format!("hello-{lang}");
+    let init = hotswap()
+        .args(["module", "init", "--lang", lang, &name, "-o", "json"])
+        .current_dir(server.dir.path())
+        .output()
+        .unwrap();
+    let init = support::Ran::from(init).exits(0).json();
+    let commands: Vec<&str> = init["commands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line.as_str().unwrap())
+        .collect();
+    let folder = server.dir.path().join(&name);
+    let builds: Vec<&str> = commands
+        .iter()
+        .copied()
+        .filter(|line| !line.starts_with("cd ") && !line.starts_with("hotswap"))
+        .collect();
+    for line in &builds {
+        carry_out(line, &folder);
+    }
+    let deploy = |version: &str| {
+        server.run(&["module", "push", folder.to_str().unwrap()]).exits(0);
+        server
+            .run(&[
+                "deploy",
+                &name,
+                version,
+                "--to",
+                "Development",
+                "--email",
+                "a@b.example",
+                "--watch",
+            ])
+            .exits(0);
+    };
+    deploy("0.1.0");
+    let customers = Customers::start_at(&agent.url, &format!("/{name}"), &[Habit::Keeps, Habit::Anew]);
+    customers.go_on(50);
+
+    let manifest = folder.join("module.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("0.1.0", "0.2.0")).unwrap();
+    change(&folder);
+    carry_out(builds.last().expect("there is a command that builds"), &folder);
+    deploy("0.2.0");
+    customers.go_on(50);
+    let (answered, failures) = customers.stop();
+    assert!(failures.is_empty(), "of {answered} requests failed: {failures:?}");
+    println!("{lang}: built, deployed and swapped; {answered} requests, none failed");
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{} has no {from:?}", path.display());
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn a_module_in_javascript() {
+    author("js", &["node", "npm"], |folder| {
+        replace(&folder.join("answer.js"), "'0.1.0'", "'0.2.0'")
+    });
+}
+
+#[test]
+fn a_module_in_python() {
+    author("python", &["python3"], |folder| {
+        replace(&folder.join("answer.py"), "\"0.1.0\"", "\"0.2.0\"")
+    });
+}
+
+#[test]
+fn a_module_in_rust() {
+    let can = |target: &str| {
+        let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
+        sysroot.is_ok_and(|ran| {
+            let sysroot = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+            Path::new(&sysroot)
+                .join("lib/rustlib")
+                .join(target)
+                .join("lib")
+                .is_dir()
+        })
+    };
+    let debian = Command::new("/usr/bin/rustc")
+        .args(["--print", "sysroot"])
+        .output()
+        .is_ok_and(|ran| {
+            let sysroot = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+            Path::new(&sysroot)
+                .join("lib/rustlib/src/rust/library/std")
+                .is_dir()
+        });
+    if !can("wasm32-wasip2") && !debian {
+        println!(
+            "left out: neither rustup's wasm32-wasip2 nor Debian's rustc-web is here, so no module in rust was built"
+        );
+        return;
+    }
+    author("rust", &["cargo"], |folder| {
+        replace(
+            &folder.join("Cargo.toml"),
+            "version = \"0.1.0\"",
+            "version = \"0.2.0\"",
+        );
+    });
+}
