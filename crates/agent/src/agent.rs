@@ -9,6 +9,7 @@ use hotswap_core::ids::{Incarnation, NodeId};
 use hotswap_core::reconcile::Ledger;
 use hotswap_core::report::Hello;
 use hotswap_runtime::WasmHost;
+use hotswap_telemetry::otlp::{Exporter, OtlpError, Spans};
 use hotswap_trust::PolicyError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ConfigError};
 use crate::disk::{Folder, FolderError, Found, LedgerError, LedgerFile, PackageStore, StoreError};
-use crate::driver::{Booted, Driver, LedgerWriter, Left, Parts, Stats, Totals};
+use crate::driver::{Booted, Driver, HealthMeter, LedgerWriter, Left, Parts, Stats, Totals};
 use crate::fetch::Packages;
 use crate::ingress::{Ingress, IngressConfig, Patience, Stopped};
 use crate::meter::Meter;
+use crate::metrics::{self, Line, Shown};
 use crate::session;
+use crate::spans::{NodeSpans, RequestSpans};
 
 /// How long the ingress waits with its first answer for what was served before to be served again.
 const BOOT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -57,9 +60,14 @@ pub enum AgentError {
     /// The packages.
     #[error(transparent)]
     Packages(#[from] StoreError),
-    /// The ingress's address.
-    #[error("the ingress can't listen on {address}: {source}{}", in_use_hint(source))]
+    /// The export of traces.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
+    /// The ingress's or the metrics' address.
+    #[error("{what} can't listen on {address}: {source}{}", in_use_hint(source))]
     Listen {
+        /// Who should listen there.
+        what: &'static str,
         /// Where it should listen.
         address: SocketAddr,
         /// Why it can't.
@@ -81,9 +89,9 @@ pub enum AgentError {
 
 fn in_use_hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => "; another process has this port: stop it, or set another `listen`",
-        std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address: set another `listen`",
-        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: set another `listen`",
+        std::io::ErrorKind::AddrInUse => "; another process has this port: stop it, or set another one",
+        std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address: set another one",
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: set another one",
         _ => "",
     }
 }
@@ -94,15 +102,19 @@ pub struct RunningAgent {
     ingress_addr: SocketAddr,
     /// The ingress's socket once more, for a successor.
     listener: std::net::TcpListener,
+    metrics_addr: Option<SocketAddr>,
     totals: Totals,
     drain_deadline: Duration,
     at_end: watch::Sender<Patience>,
     stop_ingress: CancellationToken,
     stop_session: CancellationToken,
     stop_driver: CancellationToken,
+    stop_spans: CancellationToken,
     ingress: Task<Stopped>,
     session: Task<()>,
     driver: Task<Left>,
+    metrics: Option<Task<()>>,
+    exporting: Option<Task<()>>,
 }
 
 /// A node's ingress that goes on serving what is loaded, without a session or a driver: its data folder is free for a
@@ -139,7 +151,7 @@ impl Agent {
         let listener = TcpListener::bind(config.listen)
             .await
             .and_then(TcpListener::into_std);
-        let listener = listener.map_err(|source| unheard(&config, source))?;
+        let listener = listener.map_err(|source| unheard("the ingress", config.listen, source))?;
         Self::start_on(config, host, listener).await
     }
 
@@ -209,9 +221,40 @@ impl Agent {
         };
 
         let (ingress_addr, spare, listener) =
-            listening(listener).map_err(|source| unheard(&config, source))?;
-        let (meter, ingress) = (Meter::new(), Ingress::new(IngressConfig::default()));
+            listening(listener).map_err(|source| unheard("the ingress", config.listen, source))?;
+        let scraped = match config.metrics {
+            Some(address) => {
+                let bound = metrics::bind(address).await;
+                Some(bound.map_err(|source| unheard("the metrics' listener", address, source))?)
+            }
+            None => None,
+        };
+        let traced = match &config.traces {
+            Some(traces) => {
+                let exporter = Exporter::new(&traces.otlp, "hotswap-agent", config.node.as_str())?;
+                Some((exporter, Spans::queue(), traces.sample_percent))
+            }
+            None => None,
+        };
+        let spans = traced.as_ref().map(|(_, (spans, _), _)| spans.clone());
+        let ingress_config = IngressConfig {
+            spans: traced
+                .as_ref()
+                .map(|(_, (spans, _), percent)| RequestSpans::new(spans.clone(), *percent)),
+            ..IngressConfig::default()
+        };
+        let (meter, ingress) = (Meter::new(), Ingress::new(ingress_config));
         let totals = Totals::new(meter.clone());
+        let line = Arc::new(Line::default());
+        let shown = Shown {
+            node: config.node.to_string(),
+            environment: config.environment.to_string(),
+            meter: meter.clone(),
+            line: Arc::clone(&line),
+            spans: spans.clone(),
+            health: HealthMeter::new(totals.clone()).into(),
+            started: std::time::Instant::now(),
+        };
         let (booted, has_booted) = oneshot::channel();
         let (tell, told) = oneshot::channel();
         let driver = Driver::boot(
@@ -225,6 +268,8 @@ impl Agent {
                 meter,
                 totals: totals.clone(),
                 gate: config.gate.clone(),
+                line,
+                spans: NodeSpans::new(config.node.to_string(), spans.clone()),
                 packages: Arc::new(Packages::new(store, channel.clone())),
                 runtime: host,
             },
@@ -234,6 +279,7 @@ impl Agent {
         let stop_ingress = CancellationToken::new();
         let stop_session = CancellationToken::new();
         let stop_driver = CancellationToken::new();
+        let stop_spans = CancellationToken::new();
         let (events, heard) = mpsc::channel(session::EVENTS_QUEUED_MAX);
         let patience = Patience {
             idle: IDLE_AT_SHUTDOWN,
@@ -265,26 +311,37 @@ impl Agent {
             let stop = stop_driver.clone();
             tokio::spawn(driver.run(heard, stop))
         };
+        let exporting = traced.map(|(exporter, (_, waiting), _)| {
+            Task(tokio::spawn(waiting.send(exporter, stop_spans.clone())))
+        });
+        let metrics_addr = scraped.as_ref().map(|(address, _)| *address);
+        let metrics = scraped
+            .map(|(_, listener)| Task(tokio::spawn(metrics::serve(listener, shown, stop_driver.clone()))));
         let agent = RunningAgent {
             ingress_addr,
             listener: spare,
+            metrics_addr,
             totals,
             drain_deadline: config.drain_deadline,
             at_end,
+            metrics,
+            exporting,
             session: Task(tokio::spawn(session::run(channel, events, stop_session.clone()))),
             ingress: Task(serving),
             driver: Task(driving),
             stop_ingress,
             stop_session,
             stop_driver,
+            stop_spans,
         };
         Ok((agent, told))
     }
 }
 
-fn unheard(config: &AgentConfig, source: std::io::Error) -> AgentError {
+fn unheard(what: &'static str, address: SocketAddr, source: std::io::Error) -> AgentError {
     AgentError::Listen {
-        address: config.listen,
+        what,
+        address,
         source,
     }
 }
@@ -304,6 +361,11 @@ impl RunningAgent {
         self.ingress_addr
     }
 
+    /// Where its metrics are, if they are served.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
     /// What it served since it started.
     pub fn stats(&self) -> Stats {
         self.totals.stats()
@@ -317,9 +379,12 @@ impl RunningAgent {
             stop_ingress,
             stop_session,
             stop_driver,
+            stop_spans,
             mut ingress,
             mut session,
             mut driver,
+            mut metrics,
+            mut exporting,
             ..
         } = self;
         drop(listener);
@@ -332,6 +397,14 @@ impl RunningAgent {
         ended(&mut session).await;
         if let Some(left) = ended(&mut driver).await {
             left.close().await;
+        }
+        if let Some(metrics) = &mut metrics {
+            ended(metrics).await;
+        }
+        // Last, so that what the others ended with is sent too.
+        stop_spans.cancel();
+        if let Some(exporting) = &mut exporting {
+            ended(exporting).await;
         }
         stopped
     }

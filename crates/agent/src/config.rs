@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hotswap_core::ids::{EnvName, NodeId};
 use hotswap_core::report::LABELS_MAX;
+use hotswap_telemetry::otlp::OtlpConfig;
 use hotswap_trust::Gate;
 
 /// Longest label key or value, in characters.
@@ -29,6 +30,10 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// Where the ingress listens; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Where metrics are served for scraping, apart from the ingress; nowhere unless it is set. Port 0 picks a free one.
+    pub metrics: Option<SocketAddr>,
+    /// Where spans go; nowhere unless it is set.
+    pub traces: Option<TraceConfig>,
     /// Where others reach the ingress, as `HOST:PORT`, if that is not where it listens.
     pub advertise: Option<String>,
     /// Host name, for people. The node's id if there is none.
@@ -40,6 +45,15 @@ pub struct AgentConfig {
     /// Who must have signed what this node runs: the node's own word, whatever the server says. By default nobody is
     /// trusted, so that nothing runs.
     pub gate: Gate,
+}
+
+/// What a node tells a receiver of traces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceConfig {
+    /// The receiver.
+    pub otlp: OtlpConfig,
+    /// The share of users' requests that are recorded, in %, of those whose callers have not decided.
+    pub sample_percent: f64,
 }
 
 /// A setting that can't be. Names the key and what would be right.
@@ -70,6 +84,12 @@ pub enum ConfigError {
         /// What it is.
         given: String,
     },
+    /// The share of requests.
+    #[error("`sample_percent` is {given}; it should be between 0 and 100")]
+    Sample {
+        /// What it is.
+        given: String,
+    },
     /// No folder.
     #[error("`data_dir` is empty; it should be a folder that this agent alone uses, as /var/lib/hotswap")]
     DataDir,
@@ -90,6 +110,8 @@ impl AgentConfig {
             server: server.into(),
             data_dir: data_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            metrics: None,
+            traces: None,
             advertise: None,
             hostname: None,
             heartbeat: Duration::from_secs(30),
@@ -130,6 +152,13 @@ impl AgentConfig {
             if !matches!(port, Some(Ok(1..))) {
                 return Err(ConfigError::Advertise { given: given.clone() });
             }
+        }
+        if let Some(traces) = &self.traces
+            && !(0.0..=100.0).contains(&traces.sample_percent)
+        {
+            return Err(ConfigError::Sample {
+                given: traces.sample_percent.to_string(),
+            });
         }
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::DataDir);

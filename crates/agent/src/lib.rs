@@ -12,11 +12,14 @@ mod config;
 mod disk;
 mod driver;
 mod fetch;
+mod metrics;
 mod session;
 mod smoke;
+mod spans;
 pub mod takeover;
 
 pub use agent::{Agent, AgentError, Retired, RunningAgent};
-pub use config::{AgentConfig, ConfigError};
+pub use config::{AgentConfig, ConfigError, TraceConfig};
 pub use disk::{FolderError, LedgerError, StoreError};
 pub use driver::Stats;
+pub use spans::RequestSpans;

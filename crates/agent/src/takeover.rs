@@ -192,6 +192,7 @@ async fn boot_again(
     let end = Instant::now() + FOLDER_TIME_MAX;
     loop {
         let listener = retired.listener().map_err(|source| AgentError::Listen {
+            what: "the ingress",
             address: config.listen,
             source,
         })?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use hotswap_telemetry::otlp::{OtlpConfig, Transport};
 
 use crate::exit;
 
@@ -247,6 +248,11 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   hotswap adopt            nodes take the server's specs from now on, whatever they were told since the backup")]
     Adopt,
+    /// Show who is told what happens to deployments, and which messages were given up on
+    #[command(after_help = "Examples:
+  hotswap webhooks
+  hotswap webhooks -o json")]
+    Webhooks,
     /// Run the control plane
     #[command(after_help = "Examples:
   hotswap server --trust hotswap-trust/trust.toml
@@ -560,6 +566,8 @@ pub(crate) struct AuditList {
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
+}
+
 /// Whose signature it is to be.
 #[derive(Debug, Args)]
 pub(crate) struct Identity {
@@ -814,6 +822,38 @@ pub(crate) struct Server {
     pub(crate) cors_origins: Vec<String>,
     #[command(flatten)]
     pub(crate) trust: Trust,
+    /// Tell this address what happens to deployments: URL, or slack+URL for Slack; may be repeated
+    #[arg(long = "webhook", value_name = "URL")]
+    pub(crate) webhooks: Vec<hotswap_server::notify::Webhook>,
+    /// File with the secret that webhooks' messages are signed with [default: HOTSWAP_WEBHOOK_SECRET, else unsigned]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) webhook_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) traces: Traces,
+}
+
+/// Where spans go.
+#[derive(Debug, Args)]
+pub(crate) struct Traces {
+    /// Send traces to an OTLP receiver: --otlp=grpc://HOST:4317, --otlp=http://HOST:4318, or --otlp, and the
+    /// OTEL_EXPORTER_OTLP_… variables say the rest
+    #[arg(long, env = "HOTSWAP_OTLP", value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    otlp: Option<String>,
+}
+
+impl Traces {
+    /// The receiver, if there is one.
+    pub(crate) fn config(&self) -> Option<OtlpConfig> {
+        let otlp = self.otlp.as_ref()?;
+        let (endpoint, transport) = match otlp.strip_prefix("grpc://") {
+            Some(address) => (format!("http://{address}"), Some(Transport::Grpc)),
+            None => (otlp.clone(), None),
+        };
+        Some(OtlpConfig {
+            endpoint: Some(endpoint).filter(|endpoint| !endpoint.is_empty()),
+            transport,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -832,6 +872,14 @@ pub(crate) struct Agent {
     /// Where the node takes requests [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) ingress: Option<std::net::SocketAddr>,
+    /// Where the node's metrics are served for scraping, e.g. 127.0.0.1:9102 [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    pub(crate) traces: Traces,
+    /// The share of users' requests that are recorded as spans, in %; those that their callers record always are
+    #[arg(long, env = "HOTSWAP_SAMPLE", value_name = "PERCENT", default_value_t = 1.0)]
+    pub(crate) sample: f64,
     /// A label such as zone=a; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) labels: Vec<(String, String)>,

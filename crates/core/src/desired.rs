@@ -8,6 +8,7 @@ use crate::rollout::{Phase, Rollout};
 use crate::spec::{Generation, ModuleSpec, NodeSpec, Observe, SmokeRun, SmokeVia, WEIGHT_ALL};
 use crate::state::{EnvModule, Node, State};
 use crate::time::Millis;
+use crate::trace::{self, TraceParent};
 
 /// How long a release must be healthy to be committed where no rollout says otherwise.
 const SETTLE_DEFAULT: Millis = Millis::from_secs(10);
@@ -51,15 +52,23 @@ fn generation_of(state: &State, node: &Node) -> Generation {
 /// Everything that a node is to run; `None` for a node that the log doesn't know.
 pub fn desired(state: &State, id: &NodeId) -> Option<NodeSpec> {
     let node = state.nodes.get(id)?;
-    let mut modules = BTreeMap::new();
+    let (mut modules, mut traces) = (BTreeMap::new(), BTreeMap::new());
     if let Some(env) = state.envs.get(&node.environment) {
         for (name, module) in &env.modules {
             if let Some(spec) = module_spec(state, &node.environment, id, module) {
                 modules.insert(name.clone(), spec);
             }
+            let trace = module
+                .rollout
+                .as_deref()
+                .and_then(|rollout| trace_of(state, rollout));
+            traces.extend(trace.map(|trace| (name.clone(), trace)));
         }
     }
-    for (name, release) in coming(state, &node.environment) {
+    for (name, release, rollout) in coming(state, &node.environment) {
+        if let Some(trace) = trace_of(state, rollout) {
+            traces.entry(name.clone()).or_insert(trace);
+        }
         let spec = modules.entry(name.clone()).or_insert_with(|| empty(RolloutId(0)));
         let held = spec.releases.iter().any(|held| held.digest == release.digest);
         if !held && !spec.prefetch.contains(&release.digest) {
@@ -70,6 +79,18 @@ pub fn desired(state: &State, id: &NodeId) -> Option<NodeSpec> {
         fleet: state.fleet?,
         generation: generation_of(state, node),
         modules,
+        traces,
+    })
+}
+
+/// The place of a rollout's work in its deployment's trace.
+fn trace_of(state: &State, rollout: &Rollout) -> Option<TraceParent> {
+    let deployment = state.deployments.get(&rollout.plan.deployment)?;
+    let trace_id = trace::trace_id(&deployment.trace_id)?;
+    Some(TraceParent {
+        trace_id,
+        span_id: trace::span_of(trace_id, trace::Part::Rollout(rollout.plan.id)),
+        sampled: true,
     })
 }
 
@@ -94,7 +115,7 @@ pub fn next_environment<'a>(state: &'a State, environment: &EnvName) -> Option<&
 }
 
 /// Releases that are being rolled out one environment below and will come here next.
-fn coming<'a>(state: &'a State, environment: &EnvName) -> Vec<(&'a ModuleName, &'a ReleaseRef)> {
+fn coming<'a>(state: &'a State, environment: &EnvName) -> Vec<(&'a ModuleName, &'a ReleaseRef, &'a Rollout)> {
     let Some(index) = state
         .environments
         .iter()
@@ -115,7 +136,7 @@ fn coming<'a>(state: &'a State, environment: &EnvName) -> Vec<(&'a ModuleName, &
         };
         let goes_on = !rollout.plan.validates;
         if let (true, Some(candidate)) = (goes_on, &rollout.plan.candidate) {
-            coming.push((name, candidate));
+            coming.push((name, candidate, rollout));
         }
     }
     coming

@@ -25,3 +25,4 @@ pub mod stage;
 pub mod state;
 pub mod strategy;
 pub mod time;
+pub mod trace;

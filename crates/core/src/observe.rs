@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::analysis::Block;
 use crate::event::{Folded, RolloutKey};
 use crate::ids::{Digest, Incarnation, ModuleName, NodeId, RolloutId};
-use crate::report::{Hello, Interval, ModuleStatus, NodeHealth, NodeReport, ReleaseStatus, Veto};
+use crate::report::{
+    Hello, Interval, ModuleStatus, NodeHealth, NodeReport, ReleaseLoad, ReleaseStatus, Veto,
+};
 use crate::rollout::Rollout;
 use crate::spec::Generation;
 use crate::state::State;
@@ -57,6 +59,8 @@ pub struct NodeObs {
     pub vetoes: BTreeSet<Veto>,
     /// Its machine's health.
     pub health: Option<NodeHealth>,
+    /// What requests to its releases came to.
+    pub loads: Vec<ReleaseLoad>,
 }
 
 /// What a node said of one module.
@@ -210,6 +214,7 @@ impl Observations {
             modules: BTreeMap::new(),
             vetoes: BTreeSet::new(),
             health: None,
+            loads: Vec::new(),
         })
     }
 
@@ -247,7 +252,9 @@ impl Observations {
                 }
             }
         }
-        obs.health = report.health.or(obs.health);
+        if report.health.is_some() {
+            (obs.health, obs.loads) = (report.health, report.loads);
+        }
         obs.vetoes = report.vetoes.into_iter().collect();
         let vetoing = !obs.vetoes.is_empty();
         let described = match (&obs.hello, state.nodes.get(&node)) {

@@ -13,6 +13,8 @@ use crate::time::Millis;
 pub const REASON_LEN_MAX: usize = 512;
 /// Most labels of a node.
 pub const LABELS_MAX: usize = 64;
+/// Most releases whose load is reported.
+pub const LOADS_MAX: usize = 1_024;
 /// Most unacknowledged intervals of one module that a node keeps and resends.
 pub const INTERVALS_KEPT_MAX: usize = 64;
 
@@ -37,6 +39,9 @@ pub struct NodeReport {
     pub intervals: Vec<Interval>,
     /// The machine's health, where it was measured since the last report.
     pub health: Option<NodeHealth>,
+    /// What requests to each release came to over the same time; none where health is not said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<ReleaseLoad>,
 }
 
 /// Who a node is, said once a session. Its presence makes the report a full one.
@@ -141,6 +146,21 @@ pub struct Interval {
     pub number: u32,
     /// What was counted.
     pub block: Block,
+}
+
+/// What users' requests to one release on one node came to, to be shown; the judge has intervals of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseLoad {
+    /// The module.
+    pub module: ModuleName,
+    /// The release.
+    pub digest: Digest,
+    /// Requests a second.
+    pub requests_per_second: f64,
+    /// Errors among them, in %.
+    pub error_percent: f64,
+    /// Their mean latency, in ms.
+    pub latency_ms: f64,
 }
 
 /// A machine's health. To be shown and excused by, never a verdict on a release.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, FleetId, ModuleName, ReleaseRef, RolloutId};
 use crate::time::Millis;
+use crate::trace::TraceParent;
 
 /// Most modules a node is told to run.
 pub const MODULES_PER_NODE_MAX: usize = 256;
@@ -30,6 +31,10 @@ pub struct NodeSpec {
     pub generation: Generation,
     /// The modules, by name. What isn't named is unloaded.
     pub modules: BTreeMap<ModuleName, ModuleSpec>,
+    /// The deployments that the modules' content is the work of, as places in their traces. It says nothing about what
+    /// to run: specs that differ in it alone are the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traces: BTreeMap<ModuleName, TraceParent>,
 }
 
 /// What a node is to run of one module.

@@ -8,11 +8,13 @@ use std::time::Duration;
 use hotswap_core::ids::EnvName;
 use hotswap_core::policy::Environment;
 use hotswap_package::PACKAGE_BYTES_MAX;
+use hotswap_telemetry::otlp::OtlpConfig;
 use hotswap_trust::Gate;
+use parking_lot::RwLock;
 
 use crate::access::AccessConfig;
 use crate::api::RateLimits;
-use parking_lot::RwLock;
+use crate::notify::{Pauses, Webhook};
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -35,6 +37,12 @@ pub struct ServerConfig {
     pub grants: Vec<Grant>,
     /// Who must have signed packages. By default nobody is trusted, so that nothing can be pushed.
     pub gate: Gate,
+    /// Who is told what happens to deployments.
+    pub webhooks: Vec<Webhook>,
+    /// How a message that an endpoint doesn't take is tried again.
+    pub webhook_pauses: Pauses,
+    /// Where deployments' traces go; nowhere unless it is set.
+    pub otlp: Option<OtlpConfig>,
     /// Events between snapshots: recovery folds at most about so many.
     pub snapshot_every: u64,
     /// Who may do what.
@@ -90,6 +98,9 @@ impl ServerConfig {
             package_bytes_max: PACKAGE_BYTES_MAX,
             grants: Vec::new(),
             gate: Gate::default(),
+            webhooks: Vec::new(),
+            webhook_pauses: Pauses::default(),
+            otlp: None,
             snapshot_every: 10_000,
             access: AccessConfig::default(),
             rate_limits: RateLimits::default(),

@@ -10,6 +10,7 @@ use hotswap_core::policy::Environment;
 use hotswap_core::state::State;
 use hotswap_core::time::Millis;
 use hotswap_runtime::Runtime;
+use hotswap_telemetry::otlp::{Exporter, OtlpError};
 use hotswap_trust::{Gate, PolicyError};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -23,8 +24,9 @@ use crate::clock::millis;
 use crate::config::{Grant, Grants, ServerConfig};
 use crate::driver::{self, DriverError, DriverParts, World};
 use crate::fleet::Fleet;
+use crate::notify::{Notifier, NotifierParts, Pauses, Webhook, WebhookError};
 use crate::registry::Registry;
-use crate::series::Series;
+use crate::sight::{Alarms, Metrics, Series, SightDb, SightError, Tracer, journal};
 use crate::store::{AccessStore, Answer, EVENTS_FORGOTTEN_MAX, SqliteStore, Store, StoreError};
 
 /// An agent that says nothing is asked this often whether it is there, and given up after as long again.
@@ -66,6 +68,15 @@ pub enum StartError {
     /// The trust file can't be used.
     #[error("failed to read who is trusted")]
     Trust(#[from] PolicyError),
+    /// The file of measurements can't be opened.
+    #[error("failed to open the file of measurements in the data directory")]
+    Sight(#[from] SightError),
+    /// A webhook.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    /// The export of traces.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The log can't be recovered.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -137,14 +148,19 @@ impl Server {
         runtime: Arc<dyn Runtime>,
         sockets: Sockets,
     ) -> Result<RunningServer, StartError> {
+        Webhook::validate_all(&config.webhooks)?;
         config.gate.check()?;
         warn_of_gate(&config.gate);
         let http = listen("the API", config.http, sockets.http).await?;
         let agents = listen("agents", config.agents, sockets.agents).await?;
+        let otlp = config.otlp.as_ref();
+        let exporter = otlp.map(|otlp| Exporter::new(otlp, "hotswap-server", &http.addr.to_string()));
+        let exporter = exporter.transpose()?;
         let data_dir = config.data_dir.clone();
         let store = Arc::new(SqliteStore::open(&data_dir)?);
         let access_store: Arc<dyn AccessStore> = Arc::<SqliteStore>::clone(&store);
         let store: Arc<dyn Store> = store;
+        let sight = SightDb::open(&data_dir)?;
         let registry =
             Registry::open(&data_dir, config.package_bytes_max).map_err(|source| StartError::Registry {
                 path: data_dir,
@@ -175,8 +191,6 @@ impl Server {
         let access = Arc::new(access);
         let tasks = TaskTracker::new();
         tasks.spawn(access::maintain(Arc::clone(&access), noted, core.clone()));
-        let series = Arc::new(Series::default());
-        tasks.spawn(Arc::clone(&series).keep(Arc::clone(driver.world()), doors.clone()));
         if let Some(kept) = config.events_kept {
             tasks.spawn(forget_old_events(
                 Arc::clone(&store),
@@ -186,15 +200,35 @@ impl Server {
             ));
         }
         let (http_addr, agents_addr) = (http.addr, agents.addr);
+        let series = Arc::new(Series::new(sight.clone()));
+        tasks.spawn(Arc::clone(&series).keep(Arc::clone(driver.world()), core.clone()));
+        let watched = Watched {
+            world: Arc::clone(driver.world()),
+            store: Arc::clone(&store),
+            sight: sight.clone(),
+            shutdown: core.clone(),
+        };
+        let notifier = watched.start(config.webhooks, config.webhook_pauses, exporter, &tasks);
+        // They wait in the listener until they are served.
+        driver.world().set_accepts_agents(true);
         let fleet = Fleet::new(driver.clone(), Arc::clone(&registry), config.heartbeat);
-        tasks.spawn(serve_agents(agents, fleet, core.clone()));
+        tasks.spawn(serve_agents(
+            agents,
+            fleet,
+            Arc::clone(driver.world()),
+            core.clone(),
+        ));
+        let metrics = Metrics::new(driver.world(), heartbeat_timeout, notifier.standings().to_vec());
         let commands = driver.clone();
         let api = Arc::new(Api {
             driver,
             store,
             registry,
+            sight,
             series,
             gate: config.gate,
+            notifier,
+            metrics,
             heartbeat_timeout,
             access,
             rate_limits: config.rate_limits,
@@ -215,6 +249,48 @@ impl Server {
             tasks,
             driver: tokio::spawn(run),
         })
+    }
+}
+
+/// What those work with who look at what is committed and tell others.
+struct Watched {
+    world: Arc<World>,
+    store: Arc<dyn Store>,
+    sight: SightDb,
+    shutdown: CancellationToken,
+}
+
+impl Watched {
+    fn start(
+        self,
+        webhooks: Vec<Webhook>,
+        pauses: Pauses,
+        exporter: Option<Exporter>,
+        tasks: &TaskTracker,
+    ) -> Notifier {
+        let Self {
+            world,
+            store,
+            sight,
+            shutdown,
+        } = self;
+        tasks.spawn(Alarms::watch(Arc::clone(&world), shutdown.clone()));
+        tasks.spawn(journal(Arc::clone(&store), Arc::clone(&world), shutdown.clone()));
+        if let Some(exporter) = exporter {
+            let tracer = Tracer {
+                exporter,
+                store: Arc::clone(&store),
+                db: sight.clone(),
+                world: Arc::clone(&world),
+            };
+            tasks.spawn(tracer.run(shutdown.clone()));
+        }
+        let parts = NotifierParts {
+            store,
+            db: sight,
+            world,
+        };
+        Notifier::start(webhooks, pauses, &parts, tasks, &shutdown)
     }
 }
 
@@ -273,7 +349,7 @@ async fn forget_old_events(
     }
 }
 
-async fn serve_agents(listening: Listening, fleet: Fleet, shutdown: CancellationToken) {
+async fn serve_agents(listening: Listening, fleet: Fleet, world: Arc<World>, shutdown: CancellationToken) {
     let service = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(AGENT_PING_INTERVAL))
         .http2_keepalive_timeout(Some(AGENT_PING_INTERVAL))
@@ -285,6 +361,7 @@ async fn serve_agents(listening: Listening, fleet: Fleet, shutdown: Cancellation
         ended = served => ended,
         () = async { shutdown.cancelled().await; tokio::time::sleep(AGENTS_DEADLINE).await } => Ok(()),
     };
+    world.set_accepts_agents(false);
     if let Err(error) = ended {
         tracing::error!(error = &error as &dyn std::error::Error, "serving agents failed");
     }

@@ -510,6 +510,7 @@ impl Agent {
             vetoes: machine.vetoes().cloned().collect(),
             intervals: self.intervals.iter().cloned().collect(),
             health: None,
+            loads: Vec::new(),
         })
     }
 

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use health::HealthMeter;
 pub(crate) use ledger_writer::LedgerWriter;
 pub use totals::Stats;
 pub(crate) use totals::Totals;
@@ -34,8 +35,9 @@ pub(crate) use totals::Totals;
 use crate::fetch::Packages;
 use crate::ingress::{Ingress, Release};
 use crate::meter::Meter;
+use crate::metrics::Line;
 use crate::session::SessionEvent;
-use health::HealthMeter;
+use crate::spans::NodeSpans;
 use loaded::Loaded;
 use observer::Observer;
 use reports::Reports;
@@ -60,6 +62,8 @@ pub(crate) struct Parts {
     pub(crate) ingress: Ingress,
     pub(crate) meter: Meter,
     pub(crate) totals: Totals,
+    pub(crate) line: Arc<Line>,
+    pub(crate) spans: NodeSpans,
     pub(crate) packages: Arc<Packages>,
     /// Whose modules may run here.
     pub(crate) gate: Gate,
@@ -233,12 +237,23 @@ impl Driver {
                 Action::Prepare { module, digest } => self.prepare(module, digest),
                 Action::Load { module, release } => {
                     let prepared = self.loaded.prepared(&release.digest).cloned();
-                    self.work(work::load(prepared, module, release));
+                    let span = self.parts.spans.begin("load", &module, Some(release.digest));
+                    self.work(async move {
+                        let done = work::load(prepared, module, release).await;
+                        if let Done::Loaded { result, .. } = &done {
+                            span.end(result.as_ref().err().map(String::as_str));
+                        }
+                        done
+                    });
                 }
                 Action::Route { module, routes } => {
                     let now = self.now();
+                    let first = routes.first().map(|(digest, _)| *digest);
+                    let span = self.parts.spans.begin("switch", &module, first);
                     self.loaded.route(&module, &routes, now);
-                    tracing::info!(%module, ?routes, "serves");
+                    span.end(None);
+                    let trace_id = self.parts.spans.trace_id(&module);
+                    tracing::info!(%module, ?routes, trace_id, "serves");
                 }
                 Action::Preview { module, digest } => self.loaded.preview(&module, digest),
                 Action::Unload { module, digest } => self.unload(&module, digest),
@@ -282,7 +297,14 @@ impl Driver {
         self.preparing.insert(digest);
         let (packages, runtime) = (Arc::clone(&self.parts.packages), Arc::clone(&self.parts.runtime));
         let gate = self.parts.gate.clone();
-        self.work(work::prepare(packages, gate, runtime, module, digest));
+        let span = self.parts.spans.begin("verify", &module, Some(digest));
+        self.work(async move {
+            let done = work::prepare(packages, gate, runtime, module, digest).await;
+            if let Done::Prepared { result, .. } = &done {
+                span.end(result.as_ref().err().map(String::as_str));
+            }
+            done
+        });
     }
 
     fn unload(&mut self, module: &ModuleName, digest: Digest) {
@@ -292,8 +314,11 @@ impl Driver {
         let key = (module.clone(), digest);
         *self.closing.entry(key.clone()).or_insert(0) += 1;
         let done = self.done.0.clone();
+        let span = self.parts.spans.begin("drain", module, Some(digest));
         self.tasks.spawn(async move {
-            close(&release).await;
+            let cut = close(&release).await;
+            let cut = (cut > 0).then(|| format!("{cut} requests were cut at the deadline"));
+            span.end(cut.as_deref());
             let (module, digest) = key;
             // A driver that is gone needs no answer.
             let _ = done.send(Done::Closed { module, digest }).await;
@@ -340,7 +365,8 @@ impl Driver {
             } => {
                 self.preparing.remove(&digest);
                 if let Err(reason) = &result {
-                    tracing::warn!(%module, release = %digest, %reason, "a package could not be prepared");
+                    let trace_id = self.parts.spans.trace_id(&module);
+                    tracing::warn!(%module, release = %digest, %reason, trace_id, "a package could not be prepared");
                 }
                 let result = result.map(|prepared| self.loaded.keep_prepared(prepared));
                 self.step(NodeInput::Prepared {
@@ -355,7 +381,8 @@ impl Driver {
                 result,
             } => {
                 if let Err(reason) = &result {
-                    tracing::warn!(%module, release = %digest, %reason, "a release could not be loaded");
+                    let trace_id = self.parts.spans.trace_id(&module);
+                    tracing::warn!(%module, release = %digest, %reason, trace_id, "a release could not be loaded");
                 }
                 let result = result.map(|instance| self.loaded.add(module.clone(), instance));
                 self.step(NodeInput::Loaded {
@@ -376,8 +403,14 @@ impl Driver {
                 let now = self.now();
                 self.reports.opened(line, now);
             }
-            SessionEvent::Closed => self.reports.closed(),
-            SessionEvent::Heard(ServerMessage::Spec(spec)) => self.step(NodeInput::Spec(spec)),
+            SessionEvent::Closed => {
+                self.parts.line.set(false);
+                self.reports.closed();
+            }
+            SessionEvent::Heard(ServerMessage::Spec(spec)) => {
+                self.parts.spans.learn(&spec);
+                self.step(NodeInput::Spec(spec));
+            }
             SessionEvent::Heard(ServerMessage::Ack(ack)) => {
                 ack.intervals
                     .iter()
@@ -392,6 +425,7 @@ impl Driver {
                 }
             }
             SessionEvent::Heard(ServerMessage::Settings(settings)) => {
+                self.parts.line.set(true);
                 if let Some(ours) = self.machine.ledger().fleet.filter(|ours| *ours != settings.fleet) {
                     let theirs = settings.fleet;
                     tracing::error!(%ours, %theirs, "the server is another fleet's: its specs are refused; what runs goes on");
@@ -407,7 +441,8 @@ impl Driver {
         let stable = |module: &ModuleName| modules.get(module)?.committed.clone();
         for (module, digest, result) in self.loaded.health_changes(on_trial, stable, now) {
             if let Err(reason) = &result {
-                tracing::warn!(%module, release = %digest, %reason, "a release's health turned");
+                let trace_id = self.parts.spans.trace_id(&module);
+                tracing::warn!(%module, release = %digest, %reason, trace_id, "a release's health turned");
             }
             self.step(NodeInput::Health {
                 module,
@@ -489,8 +524,8 @@ impl Driver {
     }
 }
 
-/// Drains a release within the time that its manifest gives.
-async fn close(release: &Release) {
+/// Drains a release within the time that its manifest gives; returns how many requests that cut.
+async fn close(release: &Release) -> u64 {
     let manifest = release.instance().manifest();
     let closed = release.close(manifest.drain_deadline.0).await;
     if closed.cut > 0 {
@@ -501,4 +536,5 @@ async fn close(release: &Release) {
             "requests were cut at the drain's deadline"
         );
     }
+    closed.cut
 }

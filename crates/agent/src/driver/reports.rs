@@ -134,6 +134,7 @@ impl Reports {
                 .map(|module| (module.clone(), statuses.get(&module).cloned()))
                 .collect()
         };
+        let (health, loads) = (full || beats).then(|| self.health.measure(now)).unzip();
         let report = NodeReport {
             node: self.node.clone(),
             incarnation: self.incarnation,
@@ -143,7 +144,8 @@ impl Reports {
             modules,
             vetoes,
             intervals: observer.take_due(now, self.heartbeat),
-            health: (full || beats).then(|| self.health.measure(now)),
+            health,
+            loads: loads.unwrap_or_default(),
         };
         place.send((&report).into());
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hotswap_core::ids::{Digest, ModuleName};
 
-use crate::meter::{Counters, Meter};
+use crate::meter::{Counters, Meter, Reading};
 
 /// What a node served since its process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,11 @@ impl Totals {
             .snapshot()
             .values()
             .fold(*former, |sum, counters| sum.plus(counters))
+    }
+
+    /// The series that are there.
+    pub(super) fn readings(&self) -> Vec<Reading> {
+        self.meter.readings()
     }
 
     /// Forgets a release's series but not what it counted. Its last request must have ended.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::spans::RequestSpans;
+
 /// What clients may do to an ingress, and what it tells them.
 #[derive(Clone, Debug)]
 pub struct IngressConfig {
@@ -24,6 +26,8 @@ pub struct IngressConfig {
     pub ping_interval: Duration,
     /// Whether answers say which release gave them, in `x-hotswap-release: NAME/VERSION`.
     pub release_header: bool,
+    /// Which requests are recorded as spans; none unless it is set.
+    pub spans: Option<RequestSpans>,
 }
 
 impl Default for IngressConfig {
@@ -38,6 +42,7 @@ impl Default for IngressConfig {
             streams_per_connection_max: 200,
             ping_interval: Duration::from_secs(20),
             release_header: true,
+            spans: None,
         }
     }
 }

@@ -28,7 +28,7 @@ pub use slot::Slot;
 use router::Table;
 
 /// Tells a client which release answered.
-const RELEASE_HEADER: HeaderName = HeaderName::from_static("x-hotswap-release");
+pub(crate) const RELEASE_HEADER: HeaderName = HeaderName::from_static("x-hotswap-release");
 /// How often a request is drawn anew when its release closes under it. Each time a whole drain had to fit between a
 /// look at a table and the next step, so one is rare and three don't happen.
 const DRAWS_MAX: usize = 8;

@@ -22,7 +22,12 @@ impl Release {
     /// A release that counts into its module's series.
     pub fn new(instance: Arc<dyn Instance>, meter: &Meter) -> Arc<Self> {
         let manifest = instance.manifest();
-        let series = meter.series(&manifest.name, instance.digest(), manifest.health.window);
+        let series = meter.series(
+            &manifest.name,
+            &manifest.version,
+            instance.digest(),
+            manifest.health.window,
+        );
         let label = HeaderValue::try_from(format!("{}/{}", manifest.name, manifest.version))
             .expect("names and versions are visible ASCII");
         Arc::new(Self {

@@ -234,12 +234,26 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
             .is_http2
             .store(request.version() == Version::HTTP_2, Ordering::Relaxed);
     }
-    let mut response = respond(&state.inner, request).await;
+    let mut response = recorded(&state.inner, request).await;
     if state.leaving.is_cancelled() && !state.is_http2.load(Ordering::Relaxed) {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
     Ok(response)
+}
+
+/// Answers a request, with a span where spans are taken and this one is drawn.
+async fn recorded(inner: &Inner, request: Request<Incoming>) -> Response<Body> {
+    let Some(spans) = &inner.config.spans else {
+        return respond(inner, request).await;
+    };
+    let (mut head, body) = request.into_parts();
+    let span = spans.begin(&mut head);
+    let response = respond(inner, Request::from_parts(head, body)).await;
+    if let Some(span) = span {
+        span.end(&response);
+    }
+    response
 }
 
 async fn respond(inner: &Inner, request: Request<Incoming>) -> Response<Body> {

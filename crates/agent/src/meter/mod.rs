@@ -21,7 +21,20 @@ pub struct Meter {
     series: Arc<Mutex<AllSeries>>,
 }
 
-type AllSeries = BTreeMap<(ModuleName, Digest), Arc<Series>>;
+type AllSeries = BTreeMap<(ModuleName, Digest), (String, Arc<Series>)>;
+
+/// A release's counters at one moment.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Its module.
+    pub module: ModuleName,
+    /// Its version.
+    pub version: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// What was counted.
+    pub counters: Counters,
+}
 
 impl Meter {
     /// A meter without series.
@@ -32,11 +45,17 @@ impl Meter {
     /// The series of a release; the same one for as long as the process lives, so that a release that comes back
     /// goes on counting. `recent_window` is how many last requests [`Series::recent`] looks at, and counts where the
     /// series is new.
-    pub fn series(&self, module: &ModuleName, digest: Digest, recent_window: u32) -> Arc<Series> {
+    pub fn series(
+        &self,
+        module: &ModuleName,
+        version: &impl ToString,
+        digest: Digest,
+        recent_window: u32,
+    ) -> Arc<Series> {
         let mut all = self.lock();
-        let series = all
+        let (_, series) = all
             .entry((module.clone(), digest))
-            .or_insert_with(|| Arc::new(Series::new(recent_window)));
+            .or_insert_with(|| (version.to_string(), Arc::new(Series::new(recent_window))));
         Arc::clone(series)
     }
 
@@ -48,13 +67,23 @@ impl Meter {
 
     /// The counters of all series.
     pub fn snapshot(&self) -> BTreeMap<(ModuleName, Digest), Counters> {
-        let all: Vec<_> = self
-            .lock()
-            .iter()
-            .map(|(key, series)| (key.clone(), Arc::clone(series)))
-            .collect();
+        let readings = self.readings().into_iter();
+        readings
+            .map(|reading| ((reading.module, reading.digest), reading.counters))
+            .collect()
+    }
+
+    /// The same with releases' versions, in the order of modules' names.
+    pub fn readings(&self) -> Vec<Reading> {
+        // The lock is for the list alone, so that reading holds up nobody who loads a release.
+        let all = self.lock().clone();
         all.into_iter()
-            .map(|(key, series)| (key, series.snapshot()))
+            .map(|((module, digest), (version, series))| Reading {
+                module,
+                version,
+                digest,
+                counters: series.snapshot(),
+            })
             .collect()
     }
 

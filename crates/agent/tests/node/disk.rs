@@ -212,7 +212,7 @@ async fn what_keeps_an_agent_from_starting_is_said_with_what_to_do() {
         .unwrap_err()
         .to_string();
     assert!(
-        port.contains("the ingress can't listen on 127.0.0.1:") && port.contains("set another `listen`"),
+        port.contains("the ingress can't listen on 127.0.0.1:") && port.contains("set another one"),
         "{port}"
     );
 

@@ -3,6 +3,7 @@
 mod crash;
 mod disk;
 mod hostile;
+mod scrape;
 mod support;
 mod traffic;
 mod trust;

@@ -260,6 +260,7 @@ impl Plane {
             fleet: self.fleet,
             generation: Generation { epoch: 1, seq },
             modules: modules.iter().map(|spec| (module(), spec.clone())).collect(),
+            traces: BTreeMap::new(),
         }
     }
 

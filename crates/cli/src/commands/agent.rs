@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use hotswap_agent::takeover::{Door, Heir, Offer, Outcome};
-use hotswap_agent::{Agent, AgentConfig, RunningAgent};
+use hotswap_agent::{Agent, AgentConfig, RunningAgent, TraceConfig};
 use hotswap_runtime::{WasmHost, WasmHostConfig};
 use tokio::signal::unix::{Signal, SignalKind};
 
@@ -27,7 +27,12 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
         reload: serving::signals(SignalKind::hangup())?,
         upgrade: serving::signals(SignalKind::user_defined2())?,
     };
-    let config = settings::agent_config(live.loaded())?;
+    let mut config = settings::agent_config(live.loaded())?;
+    config.metrics = args.metrics;
+    config.traces = args.traces.config().map(|otlp| TraceConfig {
+        otlp,
+        sample_percent: args.sample,
+    });
     let program = std::env::current_exe().context("failed to find this program's file")?;
     // Before the host is made: a predecessor that isn't there costs nothing.
     let offer = if args.takeover {
@@ -45,6 +50,9 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
     if let Err(error) = output.line(format!("ready: http://{}", agent.ingress_addr())) {
         // A successor may outlive whoever read its predecessor's output, and serves all the same.
         tracing::warn!(%error, "nobody reads standard output");
+    }
+    if let Some(metrics) = agent.metrics_addr() {
+        tracing::info!(url = %format_args!("http://{metrics}/metrics"), "metrics");
     }
     service::ready();
     let node = Node {

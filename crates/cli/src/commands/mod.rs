@@ -26,6 +26,7 @@ pub(crate) mod signing;
 mod status;
 mod suggest;
 mod watch;
+mod webhooks;
 mod why;
 
 use std::future::Future;
@@ -130,6 +131,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Key(args) => remote(global, output, async |remote| accounts::key(&remote, &args).await),
         Command::Audit(Audit::Verify { data: Some(data) }) => audit::verify_folder(&data, output),
         Command::Audit(args) => remote(global, output, async |remote| audit::run(&remote, &args).await),
+        Command::Webhooks => remote(global, output, async |remote| webhooks::run(&remote).await),
         Command::Server(args) => serving(server::run(&args, output)),
         Command::Agent(args) => serving(agent::run(&args, global, output)),
         Command::Demo(args) => serving(crate::demo::run(&args, output)),

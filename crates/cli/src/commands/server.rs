@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use hotswap_config::{Changes, Loaded};
 use hotswap_core::policy::Environment;
 use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig};
+use hotswap_server::notify::Webhook;
 use hotswap_server::{FirstAdmin, RateLimits, RunningServer, Server, Sockets};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::SignalKind;
@@ -37,6 +38,8 @@ pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<
     config.access.admin_password = admin_password(args)?;
     config.rate_limits = rate_limits(args);
     config.cors_origins.clone_from(&args.cors_origins);
+    config.otlp = args.traces.config();
+    config.webhooks = webhooks(args)?;
     // The server compiles and tries releases in the runtime that nodes have.
     let host = WasmHostConfig {
         cache_dir: Some(config.data_dir.join("compiled")),
@@ -140,6 +143,28 @@ async fn take_up(server: &RunningServer, loaded: &Loaded, changes: &Changes) -> 
         server.configure(environments, settings::grants(loaded)).await?;
     }
     Ok(())
+}
+
+/// Who is told what happens. The secret is in a file or in the environment: what is on a command line is seen by all.
+fn webhooks(args: &args::Server) -> anyhow::Result<Vec<Webhook>> {
+    let secret = match &args.webhook_secret_file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            let text =
+                text.map_err(|error| Problem::usage(format!("{} can't be read: {error}", file.display())))?;
+            Some(text.trim().to_owned())
+        }
+        None => std::env::var("HOTSWAP_WEBHOOK_SECRET")
+            .ok()
+            .filter(|secret| !secret.is_empty()),
+    };
+    let signed = |webhook: &Webhook| Webhook {
+        secret: secret.clone(),
+        ..webhook.clone()
+    };
+    let webhooks: Vec<Webhook> = args.webhooks.iter().map(signed).collect();
+    Webhook::validate_all(&webhooks).map_err(|error| Problem::usage(error.to_string()))?;
+    Ok(webhooks)
 }
 
 /// The environments of a file: the JSON of what the core calls an environment, in order.

@@ -2,9 +2,10 @@
 
 mod faults;
 mod fleet;
-mod people;
-mod signing;
 mod operation;
+mod people;
+mod sight;
+mod signing;
 mod support;
 mod with_a_server;
 mod without_a_server;

@@ -170,6 +170,7 @@ mod tests {
             vetoes,
             intervals: Vec::new(),
             health: None,
+            loads: Vec::new(),
         };
         obs.absorb(&state, report, Now::default());
         for _ in 0..3 {

@@ -148,6 +148,7 @@ fn generations_must_grow_and_mean_one_thing() {
             .iter()
             .map(|spec| ("shop".parse().unwrap(), spec.clone()))
             .collect(),
+        traces: std::collections::BTreeMap::new(),
     };
     let (old, new) = (make(1, &[]), make(2, &[spec(1, 2)]));
     state::s4_generations(Some(&old), &new).unwrap();

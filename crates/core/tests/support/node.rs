@@ -440,6 +440,7 @@ impl Machine {
             vetoes,
             intervals: self.intervals.clone(),
             health: None,
+            loads: Vec::new(),
         })
     }
 

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use hotswap_core::ids::EnvName;
+use hotswap_core::ids::{EnvName, ModuleName, NodeId};
 use hotswap_core::time::{Millis, WallTime};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::params::{Params, environment};
 use super::{Api, ApiError, ErrorBody, Shared};
+use crate::sight::{Entity, Point};
 use crate::views::cluster::{self, ClusterItem, ClusterView};
 use crate::views::time::{parse_rfc3339, rfc3339};
 
@@ -95,6 +96,9 @@ pub(super) async fn get(State(api): Shared, Path(name): Path<String>) -> Result<
         ("from" = Option<String>, Query, description = "RFC 3339; an hour before `to` by default."),
         ("to" = Option<String>, Query, description = "RFC 3339; now by default."),
         ("interval" = Option<String>, Query, description = "10s, 1m, 5m (default), 15m or 1h."),
+        ("node" = Option<String>, Query, description = "Only this node of it."),
+        ("module" = Option<String>, Query, description = "Only this module's release `version`: latency and errors."),
+        ("version" = Option<String>, Query, description = "Of `module`."),
     ),
     responses(
         (status = OK, body = ClusterSeries), (status = BAD_REQUEST, body = ErrorBody),
@@ -113,14 +117,17 @@ pub(super) async fn metrics(
         interval,
         name: interval_name,
     } = range(&params, api.world().now().wall)?;
-    let point = |point: crate::series::Point| DataPoint {
+    let point = |point: Point| DataPoint {
         timestamp: rfc3339(point.at),
         cpu_usage: point.metrics.avg_cpu_usage,
         memory_usage: point.metrics.avg_memory_usage,
         latency: point.metrics.avg_latency,
         error_rate: point.metrics.error_rate,
     };
-    let points = api.series.points(&environment, from, to, interval);
+    let entity = entity(&params, environment.clone())?;
+    let now = api.world().now().wall;
+    let points = api.series.points(entity, from, to, interval, now).await;
+    let points = points.map_err(|error| ApiError::internal(&error))?;
     Ok(Json(ClusterSeries {
         environment: environment.to_string(),
         interval: interval_name.to_owned(),
@@ -173,6 +180,29 @@ fn range(params: &Params, now: WallTime) -> Result<Range, ApiError> {
             })
         }
         _ => Err(ApiError::validation(faults)),
+    }
+}
+
+/// Whose measurements are asked for: the environment's own, unless a node or a release of it is named.
+fn entity(params: &Params, environment: EnvName) -> Result<Entity, ApiError> {
+    let fault = |fault: String| ApiError::validation(vec![fault]);
+    match (params.get("node"), params.get("module"), params.get("version")) {
+        (None, None, None) => Ok(Entity::Environment(environment)),
+        (Some(node), None, None) => {
+            let node = node
+                .parse::<NodeId>()
+                .map_err(|error| fault(format!("node: {error}")))?;
+            Ok(Entity::Node(environment, node))
+        }
+        (None, Some(module), Some(version)) => {
+            let module = module
+                .parse::<ModuleName>()
+                .map_err(|error| fault(format!("module: {error}")))?;
+            Ok(Entity::Release(environment, module, version.to_owned()))
+        }
+        _ => Err(fault(
+            "node, module, version: name a node, or a module with its version, or none".to_owned(),
+        )),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) struct AdoptedView {
 }
 
 /// Tells who leads the fleet, and whether a backup was restored that its nodes are ahead of.
-#[utoipa::path(get, path = "/fleet", tag = "clusters", responses((status = OK, body = FleetView)))]
+#[utoipa::path(get, path = "/fleet", tag = "clusters", security(("bearer" = ["Viewer"])), responses((status = OK, body = FleetView)))]
 pub(super) async fn get(State(api): Shared) -> Json<FleetView> {
     let (state, observations) = (api.world().state(), api.world().observations());
     let ahead: Vec<String> = nodes_ahead(&state, &observations)
@@ -63,7 +63,7 @@ pub(super) async fn get(State(api): Shared) -> Json<FleetView> {
 /// Adopts a fleet whose nodes know newer specs than this log, since a backup was restored: from now on they take this
 /// log's.
 #[utoipa::path(
-    post, path = "/fleet/adopt", tag = "clusters",
+    post, path = "/fleet/adopt", tag = "clusters", security(("bearer" = ["Admin"])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses((status = OK, body = AdoptedView), (status = BAD_REQUEST, body = ErrorBody))
 )]
@@ -72,9 +72,7 @@ pub(super) async fn adopt(
     call: Call,
     MaybeJson(body): MaybeJson,
 ) -> Result<Response, ApiError> {
-    let command = Command::AdoptFleet {
-        by: call.actor.subject(),
-    };
+    let command = Command::AdoptFleet { by: call.subject() };
     let trace_id = call.trace_id.clone();
     let answer =
         move |state: &hotswap_core::state::State, outcome: crate::driver::Outcome<'_>| match outcome.result {

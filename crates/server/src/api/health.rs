@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,7 +12,7 @@ use super::{Api, Shared};
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServerHealth {
-    /// Healthy, or Degraded: it answers, but takes no commands for the reason given.
+    /// Healthy; or Degraded: it answers, but doesn't do all of its work, for the reason given.
     pub status: &'static str,
     /// What is wrong, if anything is.
     pub reason: Option<&'static str>,
@@ -23,6 +24,47 @@ pub(super) struct ServerHealth {
     pub events: u64,
     /// Nodes that it knows.
     pub nodes: usize,
+    /// Nodes with a session.
+    pub nodes_connected: usize,
+    /// What readiness is made of, each by itself.
+    pub checks: Checks,
+}
+
+/// What readiness is made of.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Checks {
+    /// It holds the log's lead: commands are decided here.
+    pub leads: bool,
+    /// The store takes what is decided: its disk isn't full.
+    pub store_writable: bool,
+    /// Agents can connect.
+    pub agents_accepted: bool,
+}
+
+impl Checks {
+    fn of(api: &Api) -> Self {
+        let world = api.world();
+        Self {
+            leads: world.leads(),
+            store_writable: !world.is_read_only(),
+            agents_accepted: world.accepts_agents(),
+        }
+    }
+
+    /// The first thing that is wrong.
+    fn fault(self) -> Option<&'static str> {
+        let faults = [
+            (self.leads, "this server does not lead: it decides nothing"),
+            (
+                self.store_writable,
+                "the disk is full: read-only until there is room",
+            ),
+            (self.agents_accepted, "agents can't connect"),
+        ];
+        let fault = faults.into_iter().find(|(holds, _)| !holds);
+        fault.map(|(_, words)| words)
+    }
 }
 
 /// Tells how the server stands.
@@ -31,27 +73,39 @@ pub(super) async fn health(State(api): Shared) -> Json<ServerHealth> {
     Json(view(&api))
 }
 
-/// Tells that the process lives.
+/// Tells that the process lives. A server that can't go on ends by itself, so what answers lives.
 #[utoipa::path(get, path = "/health/live", tag = "health", security(()), responses((status = OK, body = ServerHealth)))]
 pub(super) async fn live(State(api): Shared) -> Json<ServerHealth> {
     Json(view(&api))
 }
 
-/// Tells that requests are answered. The API is served only after recovery, so that what answers is ready.
-#[utoipa::path(get, path = "/health/ready", tag = "health", security(()), responses((status = OK, body = ServerHealth)))]
-pub(super) async fn ready(State(api): Shared) -> Json<ServerHealth> {
-    Json(view(&api))
+/// Tells whether commands and agents may be sent here: it leads, its store is writable, and agents can connect.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "health", security(()),
+    responses((status = OK, body = ServerHealth), (status = SERVICE_UNAVAILABLE, body = ServerHealth))
+)]
+pub(super) async fn ready(State(api): Shared) -> (StatusCode, Json<ServerHealth>) {
+    let view = view(&api);
+    let status = if view.checks.fault().is_none() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(view))
 }
 
 fn view(api: &Api) -> ServerHealth {
-    let read_only = api.world().is_read_only();
-    let state = api.world().state();
+    let checks = Checks::of(api);
+    let fault = checks.fault();
+    let (state, observations) = (api.world().state(), api.world().observations());
     ServerHealth {
-        status: if read_only { "Degraded" } else { "Healthy" },
-        reason: read_only.then_some("the disk is full: read-only until there is room"),
+        status: if fault.is_none() { "Healthy" } else { "Degraded" },
+        reason: fault,
         version: env!("CARGO_PKG_VERSION"),
         epoch: state.epoch,
         events: state.seq,
         nodes: state.nodes.len(),
+        nodes_connected: observations.nodes().filter(|(_, seen)| seen.connected).count(),
+        checks,
     }
 }

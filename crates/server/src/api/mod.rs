@@ -12,21 +12,23 @@ mod control;
 mod create;
 mod deployments;
 mod error;
+mod fleet;
 mod guard;
 mod headers;
-mod fleet;
 mod health;
 mod insight;
 mod limits;
 mod listen;
+mod metrics;
 mod modules;
 mod nodes;
 mod params;
 mod push;
-mod tokens;
-mod users;
 mod push_body;
 mod releases;
+mod tokens;
+mod users;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -37,8 +39,8 @@ use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use hotswap_core::time::Millis;
-use serde_json::{Value, json};
 use hotswap_trust::Gate;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -46,8 +48,9 @@ use utoipa_axum::routes;
 
 use crate::access::Access;
 use crate::driver::{Driver, World};
+use crate::notify::Notifier;
 use crate::registry::Registry;
-use crate::series::Series;
+use crate::sight::{Metrics, Series, SightDb};
 use crate::store::Store;
 
 use guard::Guard;
@@ -70,10 +73,16 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Keeps packages.
     pub registry: Arc<Registry>,
-    /// Environments' measurements over time.
+    /// How far others were told, and what was given up on.
+    pub sight: SightDb,
+    /// Measurements over time.
     pub series: Arc<Series>,
     /// Who must have signed what is pushed.
     pub gate: Gate,
+    /// Tells others what happens.
+    pub notifier: Notifier,
+    /// What a scrape shows.
+    pub metrics: Metrics,
     /// A node without a report for this long counts as failed.
     pub heartbeat_timeout: Millis,
     /// Who may do what.
@@ -108,6 +117,7 @@ type Shared = State<Arc<Api>>;
         (name = "authentication", description = "Logging in and out."),
         (name = "users", description = "Users, API tokens and signing keys."),
         (name = "audit", description = "What was done, and by whom."),
+        (name = "webhooks", description = "Who is told what happens to deployments."),
         (name = "health", description = "The server itself."),
     ),
     modifiers(&Bearer)
@@ -172,13 +182,16 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(tokens::keys))
         .routes(routes!(tokens::rotate))
         .routes(routes!(audit::list))
-        .routes(routes!(audit::verify));
+        .routes(routes!(audit::verify))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::dead_letters));
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest(BASE, v1)
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(authentication::jwks))
+        .routes(routes!(metrics::scrape))
         .split_for_parts();
     let mut document = serde_json::to_value(&document).expect("the document is plain data");
     say_what_the_guard_answers(&mut document);
@@ -194,7 +207,10 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(guard, guard::guarded))
-        .layer(axum::middleware::from_fn(context::in_context))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&api),
+            context::in_context,
+        ))
         .layer(axum::middleware::from_fn(headers::secured))
         .layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             headers::shared(origins.clone(), request, next)

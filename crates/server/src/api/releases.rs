@@ -46,7 +46,7 @@ pub(super) struct MinimumVersion {
 /// Revokes a version for good: no deployment and no rollback takes it again. Where it runs it stays until something
 /// else is rolled out.
 #[utoipa::path(
-    post, path = "/modules/{name}/versions/{version}/revoke", tag = "modules", request_body = Revocation,
+    post, path = "/modules/{name}/versions/{version}/revoke", tag = "modules", security(("bearer" = ["Admin"])), request_body = Revocation,
     params(("name" = String, Path, description = "The module."), ("version" = String, Path, description = "The version.")),
     responses(
         (status = OK, body = ModuleView), (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
@@ -75,14 +75,14 @@ pub(super) async fn revoke(
         module: module.clone(),
         version,
         reason,
-        by: call.actor.subject(),
+        by: call.subject(),
     };
     run(&api, &call, &body, module, command).await
 }
 
 /// Sets the oldest version that deployments of a module take. A rollback, which is recorded, may go below it.
 #[utoipa::path(
-    put, path = "/modules/{name}/minimum-version", tag = "modules", request_body = MinimumVersion,
+    put, path = "/modules/{name}/minimum-version", tag = "modules", security(("bearer" = ["Admin"])), request_body = MinimumVersion,
     params(("name" = String, Path, description = "The module.")),
     responses(
         (status = OK, body = ModuleView), (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
@@ -108,7 +108,7 @@ pub(super) async fn set_minimum(
     let command = Command::SetMinimumVersion {
         module: module.clone(),
         version,
-        by: call.actor.subject(),
+        by: call.subject(),
     };
     run(&api, &call, &body, module, command).await
 }

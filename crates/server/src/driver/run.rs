@@ -201,14 +201,19 @@ impl Run {
         }
         self.store.commit(draft.batch(&self.state, self.epoch)).await?;
         self.world.committed(draft.events());
+        self.world.set_leads(true);
         self.outstanding.start(&self.state);
         Ok(())
     }
 
     async fn run(mut self) -> Result<(), DriverError> {
         while let Some(arrived) = self.arrive().await {
-            self.turn(arrived).await?;
+            if let Err(error) = self.turn(arrived).await {
+                self.world.set_leads(false);
+                return Err(error);
+            }
         }
+        self.world.set_leads(false);
         self.sessions.close_all("the server is shutting down");
         if self.state.seq > self.snapshot_at
             && let Err(error) = self.store.keep_snapshot(self.state).await
@@ -402,8 +407,10 @@ impl Run {
             self.forget_at = Instant::now();
             batch.forget_answers_before = Some(self.world.now().wall - ANSWERS_KEPT);
         }
+        let begun = Instant::now();
         match self.store.commit(batch).await {
             Ok(()) => {
+                self.world.counts().committed(begun.elapsed());
                 self.epoch = self.state.epoch;
                 self.world.committed(draft.events());
                 self.world.set_read_only(false);

@@ -25,6 +25,7 @@ pub use access::{AccessChange, AccessRecords, SignedHead};
 pub use error::StoreError;
 pub(crate) use sqlite::LOCK_FILE;
 pub use sqlite::{DATABASE_FILE, SqliteStore};
+pub(crate) use writer::{signed, unsigned};
 
 /// Most events that one read returns.
 pub const EVENTS_READ_MAX: usize = 10_000;
@@ -156,6 +157,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Also where a number is missing, and where an event is of a kind that this version doesn't know.
     async fn events_after(&self, seq: u64) -> Result<Vec<Logged>, StoreError>;
+
+    /// Events after a number, in order, at most [`EVENTS_READ_MAX`], each with the deployment that it is about.
+    async fn entries_after(&self, seq: u64) -> Result<Vec<Entry>, StoreError>;
 
     /// Makes a batch durable.
     ///

@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter
 
 use super::writer::{signed, unsigned};
 use super::{
-    DEPLOYMENTS_PAGE_MAX, DeploymentQuery, DeploymentRow, EVENTS_READ_MAX, FirstAnswer, IdempotencyKey,
-    StoreError,
+    DEPLOYMENTS_PAGE_MAX, DeploymentQuery, DeploymentRow, EVENTS_READ_MAX, Entry, FirstAnswer,
+    IdempotencyKey, StoreError,
 };
 
 pub(super) fn snapshot(connection: &Connection) -> Result<Option<State>, StoreError> {
@@ -59,30 +59,50 @@ pub(super) fn events_of(
     read_events(select.query(params![id.to_string(), signed(after), limit(EVENTS_READ_MAX)])?)
 }
 
+pub(super) fn entries_after(connection: &Connection, seq: u64) -> Result<Vec<Entry>, StoreError> {
+    let mut select = connection.prepare_cached(
+        "select seq, epoch, at, wall, type, body, deployment from event where seq > ?1 order by seq limit ?2",
+    )?;
+    let mut rows = select.query(params![signed(seq), limit(EVENTS_READ_MAX)])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let deployment: Option<String> = row.get(6)?;
+        entries.push(Entry {
+            logged: read_event(row)?,
+            deployment: deployment.and_then(|id| id.parse().ok()),
+        });
+    }
+    Ok(entries)
+}
+
 fn read_events(mut rows: rusqlite::Rows<'_>) -> Result<Vec<Logged>, StoreError> {
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
-        let seq = unsigned(row.get(0)?);
-        let body: String = row.get(5)?;
-        let event: Event = match serde_json::from_str(&body) {
-            Ok(event) => event,
-            Err(source) => {
-                return Err(StoreError::UnknownEvent {
-                    seq,
-                    kind: row.get(4)?,
-                    source,
-                });
-            }
-        };
-        events.push(Logged {
-            seq,
-            epoch: unsigned(row.get(1)?),
-            at: CoreTime(unsigned(row.get(2)?)),
-            wall: WallTime(unsigned(row.get(3)?)),
-            event,
-        });
+        events.push(read_event(row)?);
     }
     Ok(events)
+}
+
+fn read_event(row: &Row<'_>) -> Result<Logged, StoreError> {
+    let seq = unsigned(row.get(0)?);
+    let body: String = row.get(5)?;
+    let event: Event = match serde_json::from_str(&body) {
+        Ok(event) => event,
+        Err(source) => {
+            return Err(StoreError::UnknownEvent {
+                seq,
+                kind: row.get(4)?,
+                source,
+            });
+        }
+    };
+    Ok(Logged {
+        seq,
+        epoch: unsigned(row.get(1)?),
+        at: CoreTime(unsigned(row.get(2)?)),
+        wall: WallTime(unsigned(row.get(3)?)),
+        event,
+    })
 }
 
 pub(super) fn deployment(

@@ -19,8 +19,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::access::{self, AccessChange, AccessRecords, SignedHead};
 use super::writer::{self, Job, Snapshot};
 use super::{
-    AccessStore, Batch, DeploymentQuery, DeploymentRow, FirstAnswer, Leadership, Store, StoreError, audit,
-    reader, schema,
+    AccessStore, Batch, DeploymentQuery, DeploymentRow, Entry, FirstAnswer, Leadership, Store, StoreError,
+    audit, reader, schema,
 };
 use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
 
@@ -159,6 +159,11 @@ impl Store for SqliteStore {
 
     async fn events_after(&self, seq: u64) -> Result<Vec<Logged>, StoreError> {
         self.read(move |connection| reader::events_after(connection, seq))
+            .await
+    }
+
+    async fn entries_after(&self, seq: u64) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |connection| reader::entries_after(connection, seq))
             .await
     }
 

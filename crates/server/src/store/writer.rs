@@ -252,12 +252,12 @@ pub(super) fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Resu
 }
 
 /// SQLite's integers are signed; ours stay far below.
-pub(super) fn signed(value: u64) -> i64 {
+pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// What [`signed`] wrote.
-pub(super) fn unsigned(value: i64) -> u64 {
+pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 

@@ -216,7 +216,7 @@ fn release_state(status: &ReleaseStatus) -> (&'static str, Option<String>) {
 }
 
 /// The version behind a digest; the digest itself, shortened, where the log knows none.
-fn version_of(state: &State, module: &ModuleName, digest: &Digest) -> String {
+pub fn version_of(state: &State, module: &ModuleName, digest: &Digest) -> String {
     let releases = state
         .modules
         .get(module)

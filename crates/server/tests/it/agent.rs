@@ -8,7 +8,7 @@ use std::time::Duration;
 use hotswap_core::analysis::{ArmCounts, Block};
 use hotswap_core::ids::{Digest, Incarnation, ModuleName, NodeId, RolloutId};
 use hotswap_core::report::{
-    Hello, Interval, ModuleStatus, NodeHealth, NodeReport, ReleaseStatus, SmokeOutcome,
+    Hello, Interval, ModuleStatus, NodeHealth, NodeReport, ReleaseLoad, ReleaseStatus, SmokeOutcome,
 };
 use hotswap_core::spec::{Generation, ModuleSpec, NodeSpec, Observe};
 use hotswap_core::time::Millis;
@@ -205,8 +205,23 @@ impl Node {
                 samples: 100,
                 latency_ms: 2.0,
             }),
+            loads: self.loads(),
         };
         pb::AgentMessage::from(&report)
+    }
+
+    fn loads(&self) -> Vec<ReleaseLoad> {
+        let load = |(module, spec): (&ModuleName, &ModuleSpec)| {
+            let (digest, weight) = spec.routes.first()?;
+            Some(ReleaseLoad {
+                module: module.clone(),
+                digest: *digest,
+                requests_per_second: f64::from(*weight),
+                error_percent: 1.0,
+                latency_ms: 2.0,
+            })
+        };
+        self.modules.iter().filter_map(load).collect()
     }
 
     fn status(&self, spec: &ModuleSpec) -> ModuleStatus {

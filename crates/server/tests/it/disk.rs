@@ -72,6 +72,11 @@ async fn a_full_disk_makes_it_read_only_until_there_is_room() {
     );
     assert!(refused.1["error"].as_str().unwrap().contains("disk is full"));
     assert_eq!(server.get("/health").await.1["status"], "Degraded");
+    let (status, health) = server.get("/health/ready").await;
+    assert_eq!(
+        (status, &health["checks"]["storeWritable"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!(false))
+    );
     assert_eq!(
         server.get(&format!("/api/v1/deployments/{kept}")).await.0,
         StatusCode::OK,

@@ -27,6 +27,7 @@ fn report(node: &str, seq: u64, hello: Option<Hello>, highest: Generation) -> pb
         vetoes: Vec::new(),
         intervals: Vec::new(),
         health: None,
+        loads: Vec::new(),
     })
 }
 

@@ -8,8 +8,8 @@ use hotswap_core::analysis::JudgePolicy;
 use hotswap_core::policy::Environment;
 use hotswap_core::time::Millis;
 use hotswap_package::Package;
-use hotswap_server::{AccessConfig, RateLimits, RunningServer, Server, ServerConfig};
 use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig, testing};
+use hotswap_server::{AccessConfig, RateLimits, RunningServer, Server, ServerConfig};
 use hotswap_trust::Gate;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -94,6 +94,11 @@ impl TestServer {
     /// A server of another configuration; its admin is logged in.
     pub(crate) async fn start_with(dir: TempDir, config: ServerConfig) -> Self {
         let running = Server::start(config, host().await).await.unwrap();
+        Self::of(running, dir).await
+    }
+
+    /// One that was started otherwise, with the admin's password of [`config`].
+    pub(crate) async fn of(running: RunningServer, dir: TempDir) -> Self {
         let mut server = Self {
             running,
             dir,

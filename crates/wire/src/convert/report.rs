@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use hotswap_core::analysis::{ArmCounts, BINS, Block, Histogram};
 use hotswap_core::ids::{Digest, Incarnation, ModuleName, RolloutId};
 use hotswap_core::report::{
-    Hello, Interval, LABELS_MAX, ModuleStatus, NodeHealth, NodeReport, ReleaseStatus, SmokeOutcome, Veto,
+    Hello, Interval, LABELS_MAX, LOADS_MAX, ModuleStatus, NodeHealth, NodeReport, ReleaseLoad, ReleaseStatus,
+    SmokeOutcome, Veto,
 };
 use hotswap_core::spec::MODULES_PER_NODE_MAX;
 use hotswap_core::time::Millis;
@@ -39,6 +40,7 @@ impl From<&NodeReport> for pb::NodeReport {
             vetoes: report.vetoes.iter().map(veto_out).collect(),
             intervals: report.intervals.iter().map(interval_out).collect(),
             health: report.health.map(health_out),
+            loads: report.loads.iter().map(load_out).collect(),
         }
     }
 }
@@ -71,6 +73,7 @@ impl TryFrom<pb::NodeReport> for NodeReport {
                 interval_in(&interval)
             })?,
             health: optional("health", report.health, health_in)?,
+            loads: list_in("loads", report.loads, LOADS_MAX, load_in)?,
         })
     }
 }
@@ -348,13 +351,6 @@ fn health_out(health: NodeHealth) -> pb::NodeHealth {
 }
 
 fn health_in(health: pb::NodeHealth) -> Result<NodeHealth, Malformed> {
-    let measured = |field: &str, value: f64| {
-        if value.is_finite() && value >= 0.0 {
-            Ok(value)
-        } else {
-            Err(Fault::Invalid(format!("{value} is not a measure")).at(field))
-        }
-    };
     Ok(NodeHealth {
         cpu_percent: measured("cpu_percent", health.cpu_percent)?,
         memory_percent: measured("memory_percent", health.memory_percent)?,
@@ -362,5 +358,33 @@ fn health_in(health: pb::NodeHealth) -> Result<NodeHealth, Malformed> {
         error_percent: measured("error_percent", health.error_percent)?,
         samples: health.samples,
         latency_ms: measured("latency_ms", health.latency_ms)?,
+    })
+}
+
+fn measured(field: &str, value: f64) -> Result<f64, Malformed> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(value)
+    } else {
+        Err(Fault::Invalid(format!("{value} is not a measure")).at(field))
+    }
+}
+
+fn load_out(load: &ReleaseLoad) -> pb::ReleaseLoad {
+    pb::ReleaseLoad {
+        module: load.module.to_string(),
+        digest: digest_out(&load.digest),
+        requests_per_second: load.requests_per_second,
+        error_percent: load.error_percent,
+        latency_ms: load.latency_ms,
+    }
+}
+
+fn load_in(load: pb::ReleaseLoad) -> Result<ReleaseLoad, Malformed> {
+    Ok(ReleaseLoad {
+        module: module_in(&load.module).at("module")?,
+        digest: digest_in(&load.digest).at("digest")?,
+        requests_per_second: measured("requests_per_second", load.requests_per_second)?,
+        error_percent: measured("error_percent", load.error_percent)?,
+        latency_ms: measured("latency_ms", load.latency_ms)?,
     })
 }

@@ -24,6 +24,11 @@ impl From<&NodeSpec> for pb::NodeSpec {
                 .iter()
                 .map(|(name, module)| module_out(name, module))
                 .collect(),
+            traces: spec
+                .traces
+                .iter()
+                .map(|(name, parent)| (name.to_string(), parent.to_string()))
+                .collect(),
         }
     }
 }
@@ -37,10 +42,23 @@ impl TryFrom<pb::NodeSpec> for NodeSpec {
                 return Err(Fault::Twice(name.to_string()).at("modules"));
             }
         }
+        if spec.traces.len() > MODULES_PER_NODE_MAX {
+            return Err(Fault::TooMany {
+                is: spec.traces.len(),
+                max: MODULES_PER_NODE_MAX,
+            }
+            .at("traces"));
+        }
+        let mut traces = BTreeMap::new();
+        for (name, parent) in spec.traces {
+            let parent = parent.parse().map_err(Fault::invalid).at("traces")?;
+            traces.insert(module_in(&name).at("traces")?, parent);
+        }
         Ok(Self {
             fleet: fleet_in(&spec.fleet).at("fleet")?,
             generation: generation_in(spec.generation),
             modules,
+            traces,
         })
     }
 }

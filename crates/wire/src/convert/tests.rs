@@ -1,14 +1,16 @@
 //! What goes out comes back equal, and what is malformed is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hotswap_core::analysis::{ArmCounts, Block, Histogram};
 use hotswap_core::ids::{Digest, FleetId, Incarnation, ModuleName, NodeId, ReleaseRef, RolloutId};
 use hotswap_core::report::{
-    Hello, Interval, ModuleStatus, NodeHealth, NodeReport, REASON_LEN_MAX, ReleaseStatus, SmokeOutcome, Veto,
+    Hello, Interval, ModuleStatus, NodeHealth, NodeReport, REASON_LEN_MAX, ReleaseLoad, ReleaseStatus,
+    SmokeOutcome, Veto,
 };
 use hotswap_core::spec::{Generation, ModuleSpec, NodeSpec, Observe, SmokeRun, SmokeVia};
 use hotswap_core::time::Millis;
+use hotswap_core::trace::TraceParent;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -179,6 +181,18 @@ fn health() -> impl Strategy<Value = NodeHealth> {
 }
 
 prop_compose! {
+    fn load()(
+        module in module(),
+        digest in digest(),
+        requests_per_second in 0.0..1e9,
+        error_percent in 0.0..=100.0,
+        latency_ms in 0.0..1e6,
+    ) -> ReleaseLoad {
+        ReleaseLoad { module, digest, requests_per_second, error_percent, latency_ms }
+    }
+}
+
+prop_compose! {
     fn report()(
         node in "[a-z0-9][a-z0-9._-]{0,30}",
         (incarnation, seq) in any::<(u64, u64)>(),
@@ -188,11 +202,12 @@ prop_compose! {
         vetoes in vec(veto(), 0..3),
         intervals in vec(interval(), 0..3),
         health in of(health()),
+        loads in vec(load(), 0..3),
     ) -> NodeReport {
         NodeReport {
             node: node.parse::<NodeId>().unwrap(),
             incarnation: Incarnation(incarnation),
-            seq, hello, highest, modules, vetoes, intervals, health,
+            seq, hello, highest, modules, vetoes, intervals, health, loads,
         }
     }
 }
@@ -234,11 +249,23 @@ fn spec() -> impl Strategy<Value = NodeSpec> {
         any::<[u8; 16]>(),
         generation(),
         btree_map(module(), module_spec(), 0..4),
+        btree_map(module(), (1..=u128::MAX, 1..=u64::MAX, any::<bool>()), 0..3),
     )
-        .prop_map(|(fleet, generation, modules)| NodeSpec {
+        .prop_map(|(fleet, generation, modules, traces)| NodeSpec {
             fleet: FleetId(uuid::Uuid::from_bytes(fleet)),
             generation,
             modules,
+            traces: traces
+                .into_iter()
+                .map(|(module, (trace_id, span_id, sampled))| {
+                    let parent = TraceParent {
+                        trace_id,
+                        span_id,
+                        sampled,
+                    };
+                    (module, parent)
+                })
+                .collect(),
         })
 }
 
@@ -351,6 +378,7 @@ fn plain_report() -> pb::NodeReport {
             },
         }],
         health: Some(NodeHealth::default()),
+        loads: Vec::new(),
     })
         .into()
 }
@@ -449,6 +477,7 @@ fn a_malformed_spec_names_the_field() {
             routes: vec![pb::Route { digest, weight: 100 }],
             ..pb::ModuleSpec::default()
         }],
+        traces: HashMap::new(),
     };
     assert!(NodeSpec::try_from(good.clone()).is_ok());
     let refusal = |break_it: fn(&mut pb::NodeSpec)| {

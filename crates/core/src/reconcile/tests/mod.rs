@@ -63,6 +63,7 @@ pub(super) fn spec(seq: u64, module_spec: Option<ModuleSpec>) -> NodeSpec {
         fleet: FleetId(uuid::Uuid::from_u128(7)),
         generation: Generation { epoch: 1, seq },
         modules: module_spec.into_iter().map(|spec| (module(), spec)).collect(),
+        traces: BTreeMap::new(),
     }
 }
 

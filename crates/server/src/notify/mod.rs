@@ -1,0 +1,213 @@
+//! Webhooks: what happens to deployments, told to others.
+//!
+//! What has to be sent is a pure function of the log and of how far an endpoint has come, so there is no outbox that a
+//! crash could lose or double. Events go out in the log's order, one at a time; one that fails is tried again with
+//! growing pauses and holds up those behind it, so that an endpoint that is away gets one request at a time, not a
+//! storm. One that fails for too long is a dead letter. An event may arrive twice: its identity stays the same.
+
+mod deliver;
+mod message;
+mod sign;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::driver::World;
+use crate::sight::SightDb;
+use crate::store::Store;
+
+pub use deliver::{Pauses, Standing};
+pub use message::Message;
+pub use sign::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
+
+use deliver::Endpoint;
+
+/// Most endpoints of a server.
+pub const WEBHOOKS_MAX: usize = 16;
+/// Shortest secret, in bytes.
+const SECRET_LEN_MIN: usize = 16;
+
+/// How a message is worded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Format {
+    /// All there is to know, as JSON.
+    #[default]
+    Json,
+    /// A sentence, as Slack and those who are like it take it.
+    Slack,
+}
+
+/// Somebody to tell.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where messages are sent.
+    pub url: String,
+    /// How they are worded.
+    pub format: Format,
+    /// What they are signed with; unsigned without one.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook")
+            .field("name", &self.name())
+            .field("format", &self.format)
+            .field("signed", &self.secret.is_some())
+            .finish()
+    }
+}
+
+/// Why an endpoint can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookError {
+    /// The address.
+    #[error("a webhook must be http://HOST/…, https://HOST/… or slack+https://HOST/…, not {0:?}")]
+    Url(String),
+    /// The secret.
+    #[error("a webhook's secret must have at least {SECRET_LEN_MIN} characters")]
+    Secret,
+    /// How many.
+    #[error("{0} webhooks are given, at most {WEBHOOKS_MAX} are taken")]
+    TooMany(usize),
+    /// One twice.
+    #[error("two webhooks have the same address, {0}")]
+    Twice(String),
+}
+
+impl FromStr for Webhook {
+    type Err = WebhookError;
+    /// `URL`, or `slack+URL` for sentences.
+    fn from_str(text: &str) -> Result<Self, WebhookError> {
+        let (url, format) = match text.strip_prefix("slack+") {
+            Some(url) => (url, Format::Slack),
+            None => (text, Format::Json),
+        };
+        let faulty = || WebhookError::Url(text.to_owned());
+        let parsed: http::Uri = url.parse().map_err(|_| faulty())?;
+        let known = matches!(parsed.scheme_str(), Some("http" | "https"));
+        if !known || parsed.host().is_none_or(str::is_empty) {
+            return Err(faulty());
+        }
+        Ok(Self {
+            url: url.to_owned(),
+            format,
+            secret: None,
+        })
+    }
+}
+
+impl Webhook {
+    /// How logs, metrics and the API name it: its scheme, host, and a mark of the whole address. The address itself may
+    /// hold a secret, as Slack's do.
+    pub fn name(&self) -> String {
+        let uri = self.url.parse::<http::Uri>().unwrap_or_default();
+        let digest = hotswap_package::digest_of(self.url.as_bytes());
+        let mark: String = digest.hex().chars().take(8).collect();
+        format!(
+            "{}://{}#{mark}",
+            uri.scheme_str().unwrap_or("http"),
+            uri.authority().map_or("", |authority| authority.host()),
+        )
+    }
+
+    /// Checks a server's endpoints.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn validate_all(webhooks: &[Self]) -> Result<(), WebhookError> {
+        if webhooks.len() > WEBHOOKS_MAX {
+            return Err(WebhookError::TooMany(webhooks.len()));
+        }
+        for (i, webhook) in webhooks.iter().enumerate() {
+            let short = |secret: &String| secret.len() < SECRET_LEN_MIN;
+            if webhook.secret.as_ref().is_some_and(short) {
+                return Err(WebhookError::Secret);
+            }
+            if webhooks[..i].iter().any(|other| other.url == webhook.url) {
+                return Err(WebhookError::Twice(webhook.name()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All endpoints at work.
+#[derive(Default)]
+pub struct Notifier {
+    standings: Vec<Arc<Standing>>,
+}
+
+impl Notifier {
+    /// Tells each endpoint what happens from now on, and what it hasn't been told yet.
+    pub fn start(
+        webhooks: Vec<Webhook>,
+        pauses: Pauses,
+        parts: &NotifierParts,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let mut standings = Vec::new();
+        for webhook in webhooks {
+            let standing = Arc::new(Standing::new(webhook.name(), webhook.format));
+            standings.push(Arc::clone(&standing));
+            let endpoint = Endpoint::new(webhook, pauses, parts, standing);
+            tasks.spawn(endpoint.run(shutdown.clone()));
+        }
+        Self { standings }
+    }
+
+    /// How each endpoint fares.
+    pub fn standings(&self) -> &[Arc<Standing>] {
+        &self.standings
+    }
+}
+
+/// What endpoints work with.
+pub struct NotifierParts {
+    /// The log.
+    pub store: Arc<dyn Store>,
+    /// Where they stand in it.
+    pub db: SightDb,
+    /// What is committed.
+    pub world: Arc<World>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_how_messages_are_worded_and_is_not_shown() {
+        let slack: Webhook = "slack+https://hooks.example/services/T0/B0/secret"
+            .parse()
+            .unwrap();
+        assert_eq!(slack.format, Format::Slack);
+        assert!(
+            slack.name().starts_with("https://hooks.example#"),
+            "{}",
+            slack.name()
+        );
+        assert!(!format!("{slack:?}").contains("secret"));
+        let plain: Webhook = "http://127.0.0.1:9/x".parse().unwrap();
+        assert_eq!(plain.format, Format::Json);
+        for bad in ["", "hooks.example/x", "ftp://x/y", "slack+", "http://"] {
+            assert_eq!(
+                bad.parse::<Webhook>(),
+                Err(WebhookError::Url(bad.to_owned())),
+                "{bad}"
+            );
+        }
+        let twice = Webhook::validate_all(&[plain.clone(), plain.clone()]).unwrap_err();
+        assert!(matches!(twice, WebhookError::Twice(_)));
+        let short = Webhook {
+            secret: Some("short".to_owned()),
+            ..plain
+        };
+        assert_eq!(Webhook::validate_all(&[short]), Err(WebhookError::Secret));
+    }
+}
