@@ -1,5 +1,6 @@
 //! Build, test and maintenance commands of the Hotswap repository.
 
+mod api_fuzz;
 mod check;
 mod modules;
 mod purity;
@@ -38,6 +39,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Ask a running server what its own document makes possible, with schemathesis; left out where that isn't there.
+    ApiFuzz(api_fuzz::Args),
     /// Fail where the core could reach a clock, a file, a network or a random source.
     Purity,
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Ci => check::ci(),
         Command::Modules(args) => modules::run(&args),
         Command::Sim { args } => check::sim(&args),
+        Command::ApiFuzz(args) => api_fuzz::run(&args),
         Command::Purity => purity::check(),
     };
     match result {

@@ -1,5 +1,8 @@
 //! What may be written on the command line. What it does is in `commands`.
 
+mod fleet;
+mod release;
+
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -7,6 +10,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use hotswap_telemetry::otlp::{OtlpConfig, Transport};
 
 use crate::exit;
+
+pub(crate) use fleet::{NodeCommand, Nodes};
+pub(crate) use release::{Events, OneVersion, Plan, Undeploy, VersionWithReason};
 
 /// Rolls hot-swappable modules out to fleets, under live traffic, and takes them back when the numbers say so.
 #[derive(Debug, Parser)]
@@ -66,7 +72,7 @@ impl Global {
     }
 }
 
-/// What follows `-o`: everywhere a format, for `module pack` also the file to write.
+/// What follows `-o`: everywhere a format, for `module pack` and `module download` also the file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OutputArg {
     /// `table` or `json`.
@@ -91,7 +97,10 @@ impl Cli {
     pub(crate) fn from_process() -> Self {
         let cli = Self::parse();
         if let OutputArg::File(file) = &cli.global.output
-            && !matches!(cli.command, Command::Module(Module::Pack { .. }))
+            && !matches!(
+                cli.command,
+                Command::Module(Module::Pack { .. } | Module::Download(_))
+            )
         {
             let message = format!(
                 "invalid value '{}' for '--output': must be table or json",
@@ -114,7 +123,7 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Pack, push and list modules
+    /// Pack, push, list, hold and withdraw modules
     #[command(subcommand)]
     Module(Module),
     /// Say whose modules are trusted
@@ -126,6 +135,16 @@ pub(crate) enum Command {
   hotswap deploy payment-processor 2.0.0 --to QA --allow-downgrade --description 'reproduce a report'
   hotswap deploy order-management 3.0.0 --to staging --require-approval --metadata ticket=OPS-7")]
     Deploy(Deploy),
+    /// Show what a deployment would do, without doing it
+    #[command(after_help = "Examples:
+  hotswap plan payment-processor 2.1.0 --to Production
+  hotswap plan payment-processor 2.1.0 --to Production --seed 7 && \\
+  hotswap deploy payment-processor 2.1.0 --to Production --seed 7    the same nodes are drawn")]
+    Plan(Plan),
+    /// Unload a module from an environment
+    #[command(after_help = "Examples:
+  hotswap undeploy payment-processor --from Staging --watch")]
+    Undeploy(Undeploy),
     /// Show a deployment and its stages; exits 1 if it failed or was rolled back
     #[command(after_help = "Examples:
   hotswap status 3f2a            any unique beginning of its id will do
@@ -167,10 +186,17 @@ pub(crate) enum Command {
   hotswap clusters
   hotswap clusters production")]
     Clusters(Clusters),
-    /// List the nodes and what they run
+    /// List the nodes and what they run; show, label, drain, move or remove one
     #[command(after_help = "Examples:
-  hotswap nodes --env Production")]
+  hotswap nodes --env Production
+  hotswap nodes drain web-1 --reason 'a new disk' --wait")]
     Nodes(Nodes),
+    /// Write what happened, or with -f what happens, a line for each event
+    #[command(after_help = "Examples:
+  hotswap events -f
+  hotswap events -f --type DeploymentCompleted,DeploymentFailed -o json    a JSON object on each line
+  hotswap events --deployment 3f2a                                         all that happened in it")]
+    Events(Events),
     /// Tell why a deployment stands as it does: decisions with their evidence, and what it waits for
     #[command(after_help = "Examples:
   hotswap why 3f2a")]
@@ -274,6 +300,22 @@ gets the listening socket, and the old one ends when the new one serves all that
   hotswap demo --exit      the story; 0 only if good went out, bad came back and nothing was dropped
   hotswap demo --idle      the fleet and its customers, without the story")]
     Demo(Demo),
+    /// Write a shell's completions to stdout
+    #[command(after_help = "Examples:
+  hotswap completions bash > /etc/bash_completion.d/hotswap
+  hotswap completions zsh > ~/.zfunc/_hotswap
+  hotswap completions fish > ~/.config/fish/completions/hotswap.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command, into a folder
+    #[command(after_help = "Examples:
+  hotswap man /usr/local/share/man/man1 && man hotswap-deploy")]
+    Man {
+        /// The folder; made if it isn't there
+        dir: PathBuf,
+    },
 }
 
 /// A language that modules are begun in.
@@ -371,6 +413,44 @@ The same by openssl:
         /// Only this module
         name: Option<String>,
     },
+    /// Show a module: its versions and where which is stable
+    #[command(after_help = "Examples:
+  hotswap module show payment-processor")]
+    Show {
+        /// The module's name
+        name: String,
+    },
+    /// List a module's versions, newest first
+    #[command(after_help = "Examples:
+  hotswap module versions payment-processor --limit 5")]
+    Versions {
+        /// The module's name
+        name: String,
+        /// At most so many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Download a version's package, and check its digest
+    #[command(after_help = "Examples:
+  hotswap module download payment-processor 2.1.0
+  hotswap module download payment-processor 2.1.0 -o /tmp/payments.hsm    the file to write")]
+    Download(OneVersion),
+    /// Put a version on hold: no promotion takes it
+    #[command(after_help = "Examples:
+  hotswap module hold payment-processor 2.1.0 --reason 'under investigation'")]
+    Hold(VersionWithReason),
+    /// Lift a version's hold, whoever put it there
+    #[command(after_help = "Examples:
+  hotswap module unhold payment-processor 2.1.0")]
+    Unhold(OneVersion),
+    /// Withdraw a version: it can't be deployed, and what runs it keeps it
+    #[command(after_help = "Examples:
+  hotswap module yank payment-processor 2.1.0 --reason 'leaks memory'")]
+    Yank(VersionWithReason),
+    /// Offer a withdrawn version again
+    #[command(after_help = "Examples:
+  hotswap module unyank payment-processor 2.1.0")]
+    Unyank(OneVersion),
 }
 
 /// A person's word on an approval.
@@ -673,6 +753,9 @@ pub(crate) struct Deploy {
     /// End a held rollout that is in the way
     #[arg(long)]
     pub(crate) supersede: bool,
+    /// Draw the nodes with this seed, as a plan stated it
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
     /// Who asks, for people [default: the user's name at this machine]
     #[arg(long, env = "HOTSWAP_EMAIL", value_name = "ADDRESS", hide_env_values = true)]
     pub(crate) email: Option<String>,
@@ -714,13 +797,6 @@ pub(crate) struct Deployments {
 #[derive(Debug, Args)]
 pub(crate) struct Clusters {
     /// One environment, in any case
-    pub(crate) env: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Nodes {
-    /// Only those of this environment
-    #[arg(long, value_name = "ENV")]
     pub(crate) env: Option<String>,
 }
 

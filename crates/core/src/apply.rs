@@ -1,13 +1,16 @@
 //! The fold: one event onto State. It decides nothing; recovery and running use the same.
 
+use std::collections::BTreeMap;
+
 use crate::event::{Event, Logged, RolloutKey};
 use crate::ids::{DeploymentId, EnvName, NodeId};
 use crate::policy::Approvers;
-use crate::release::ReleaseHold;
+use crate::release::{ReleaseHold, Yank};
 use crate::rollout::{BackReason, Effect, Hold, Phase, Rollout, RolloutPlan};
 use crate::stage::{Approval, Deployment, DeploymentStatus, Pause, Purpose, Stage, StageKind, StageStatus};
 use crate::state::{
-    EPOCH_STARTS_KEPT_MAX, EnvModule, Exception, FINISHED_KEPT_MAX, Node, SUCCESSES_KEPT_MAX, State, Success,
+    Drain, EPOCH_STARTS_KEPT_MAX, EnvModule, Exception, FINISHED_KEPT_MAX, Node, SUCCESSES_KEPT_MAX, State,
+    Success,
 };
 use crate::time::{Millis, Now};
 
@@ -34,13 +37,17 @@ pub fn apply(state: &mut State, logged: &Logged) {
         | Event::ReleaseHeld { .. }
         | Event::ReleaseHoldLifted { .. }
         | Event::ReleaseRevoked { .. }
-        | Event::MinimumVersionSet { .. } => {
-            releases(state, &logged.event, now);
-        }
+        | Event::MinimumVersionSet { .. }
+        | Event::ReleaseYanked { .. }
+        | Event::ReleaseUnyanked { .. } => releases(state, &logged.event, now),
         Event::NodeRegistered { .. }
         | Event::NodeDescribed { .. }
         | Event::NodeMoved { .. }
         | Event::NodeRemoved { .. }
+        | Event::NodeLabelsSet { .. }
+        | Event::NodeDrainRequested { .. }
+        | Event::NodeDrained { .. }
+        | Event::NodeUndrained { .. }
         | Event::ExceptionRecorded { .. } => nodes(state, &logged.event, now),
         Event::DeploymentRequested { .. }
         | Event::ReversalRequested { .. }
@@ -141,6 +148,25 @@ fn releases(state: &mut State, event: &Event, now: Now) {
                 module.holds.remove(digest);
             }
         }
+        Event::ReleaseYanked {
+            module,
+            version,
+            reason,
+            by,
+        } => {
+            let yank = Yank {
+                by: by.clone(),
+                reason: reason.clone(),
+                since: now.wall,
+            };
+            let module = state.modules.entry(module.clone()).or_default();
+            module.yanks.insert(version.clone(), yank);
+        }
+        Event::ReleaseUnyanked { module, version, .. } => {
+            if let Some(module) = state.modules.get_mut(module) {
+                module.yanks.remove(version);
+            }
+        }
         _ => unreachable!("only release events come here"),
     }
 }
@@ -164,6 +190,8 @@ fn nodes(state: &mut State, event: &Event, now: Now) {
                 environment: environment.clone(),
                 hostname: hostname.clone(),
                 labels: labels.clone(),
+                overrides: BTreeMap::new(),
+                drain: None,
                 touched: seq,
                 registered: now.wall,
             };
@@ -197,6 +225,15 @@ fn nodes(state: &mut State, event: &Event, now: Now) {
         Event::NodeRemoved { node, .. } => {
             leave_environment(state, node);
             state.nodes.remove(node);
+            state.draining.remove(node);
+        }
+        Event::NodeLabelsSet { node, overrides, .. } => {
+            if let Some(record) = state.nodes.get_mut(node) {
+                record.overrides.clone_from(overrides);
+            }
+        }
+        Event::NodeDrainRequested { .. } | Event::NodeDrained { .. } | Event::NodeUndrained { .. } => {
+            drains(state, event, now);
         }
         Event::ExceptionRecorded {
             environment,
@@ -224,6 +261,46 @@ fn nodes(state: &mut State, event: &Event, now: Now) {
             }
         }
         _ => unreachable!("only node events come here"),
+    }
+}
+
+fn drains(state: &mut State, event: &Event, now: Now) {
+    let seq = state.seq;
+    match event {
+        Event::NodeDrainRequested {
+            node,
+            until,
+            reason,
+            by,
+        } => {
+            if let Some(record) = state.nodes.get_mut(node) {
+                record.drain = Some(Drain {
+                    by: by.clone(),
+                    reason: reason.clone(),
+                    since: now.wall,
+                    until: *until,
+                    taken: false,
+                });
+                state.draining.insert(node.clone());
+            }
+        }
+        Event::NodeDrained { node } => {
+            state.draining.remove(node);
+            if let Some(record) = state.nodes.get_mut(node) {
+                record.touched = seq;
+                if let Some(drain) = &mut record.drain {
+                    drain.taken = true;
+                }
+            }
+        }
+        Event::NodeUndrained { node, .. } => {
+            state.draining.remove(node);
+            if let Some(record) = state.nodes.get_mut(node) {
+                record.drain = None;
+                record.touched = seq;
+            }
+        }
+        _ => unreachable!("only drains come here"),
     }
 }
 
@@ -333,7 +410,7 @@ fn deployments(state: &mut State, event: &Event, now: Now) {
                 requester: by.clone(),
                 requester_email: String::new(),
                 description: String::new(),
-                metadata: std::collections::BTreeMap::new(),
+                metadata: BTreeMap::new(),
                 allow_downgrade: true,
                 supersede: true,
                 requested: now,

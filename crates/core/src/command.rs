@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{DeploymentId, Digest, EnvName, ModuleName, NodeId, ReleaseRef};
 use crate::policy::Environment;
 use crate::release::Release;
+use crate::time::Millis;
 
 /// Longest description of a deployment, in characters.
 pub const DESCRIPTION_LEN_MAX: usize = 1_000;
@@ -169,6 +170,17 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// Withdraw a version: nothing new takes it, and what runs it keeps it.
+    Yank {
+        /// Its module.
+        module: ModuleName,
+        /// Which.
+        version: semver::Version,
+        /// Why.
+        reason: String,
+        /// Who asks.
+        by: String,
+    },
     /// Let deployments of a module take no older version. Rollbacks, which are recorded, may.
     SetMinimumVersion {
         /// The module.
@@ -178,12 +190,48 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// Offer a withdrawn version again.
+    Unyank {
+        /// Its module.
+        module: ModuleName,
+        /// Which.
+        version: semver::Version,
+        /// Who asks.
+        by: String,
+    },
     /// Put a node into another environment.
     MoveNode {
         /// Which.
         node: NodeId,
         /// Where to.
         environment: EnvName,
+        /// Who asks.
+        by: String,
+    },
+    /// Set labels of a node, over those that it reports.
+    SetLabels {
+        /// Which.
+        node: NodeId,
+        /// Values by key; `None` takes an operator's value back, so that the reported one counts.
+        set: BTreeMap<String, Option<String>>,
+        /// Who asks.
+        by: String,
+    },
+    /// Let a node serve nothing, as soon as its environment can spare it.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// How long to wait for that at most; then it is drained all the same. 0: at once.
+        deadline: Millis,
+        /// Why.
+        reason: String,
+        /// Who asks.
+        by: String,
+    },
+    /// Let a drained node serve again.
+    Undrain {
+        /// Which.
+        node: NodeId,
         /// Who asks.
         by: String,
     },
@@ -302,6 +350,16 @@ pub enum Refusal {
         /// The oldest that is taken.
         minimum: semver::Version,
     },
+    /// The version is withdrawn.
+    #[error("{module} {version} is withdrawn ({reason}); deploy another version, or offer it again first")]
+    ReleaseYanked {
+        /// The module.
+        module: ModuleName,
+        /// The version.
+        version: semver::Version,
+        /// Why it is withdrawn.
+        reason: String,
+    },
     /// It can't be done in the state that things are in.
     #[error("{0}")]
     NotNow(String),
@@ -343,9 +401,10 @@ impl Refusal {
             Self::UnknownEnvironment { .. } | Self::NotNow(_) | Self::Configuration(_) => {
                 RefusalKind::Invalid
             }
-            Self::ReleaseHeld { .. } | Self::ReleaseRevoked { .. } | Self::BelowMinimum { .. } => {
-                RefusalKind::Invalid
-            }
+            Self::ReleaseHeld { .. }
+            | Self::ReleaseRevoked { .. }
+            | Self::BelowMinimum { .. }
+            | Self::ReleaseYanked { .. } => RefusalKind::Invalid,
             Self::DuplicateDeployment(_) | Self::ReleaseConflict { .. } | Self::AlreadyDecided(_) => {
                 RefusalKind::Conflict
             }
@@ -367,6 +426,7 @@ impl Refusal {
             Self::ReleaseHeld { .. } => "release_held",
             Self::ReleaseRevoked { .. } => "release_revoked",
             Self::BelowMinimum { .. } => "below_minimum_version",
+            Self::ReleaseYanked { .. } => "release_yanked",
             Self::NotNow(_) => "not_now",
             Self::AlreadyDecided(_) => "already_decided",
             Self::Forbidden(_) => "forbidden",

@@ -173,6 +173,11 @@ fn module_spec(
         return Some(on_trial(rollout, candidate));
     }
     let mut spec = at_rest(state, environment, node, module);
+    if let Some(spec) = &mut spec
+        && state.nodes.get(node).is_some_and(Node::is_drained)
+    {
+        idle(spec);
+    }
     // The rest of the roster has the candidate at hand before its own step comes.
     if let Some(rollout) = rollout
         && !rollout.is_back()
@@ -180,15 +185,26 @@ fn module_spec(
         && !module.exceptions.contains_key(node)
     {
         let spec = spec.get_or_insert_with(|| empty(module.rollout_of_stable));
-        if spec
-            .releases
-            .iter()
-            .all(|release| release.digest != candidate.digest)
+        let held = spec.releases.iter().map(|release| &release.digest);
+        if held
+            .chain(&spec.prefetch)
+            .all(|digest| *digest != candidate.digest)
         {
             spec.prefetch.push(candidate.digest);
         }
     }
     spec
+}
+
+/// What a drained node is told: to serve nothing, and to have at hand what it serves once it is undrained.
+fn idle(spec: &mut ModuleSpec) {
+    spec.routes.clear();
+    let releases = std::mem::take(&mut spec.releases);
+    spec.prefetch = releases
+        .first()
+        .map(|release| release.digest)
+        .into_iter()
+        .collect();
 }
 
 /// What a node runs outside a rollout's cohort: the stable release, or its exception's base.

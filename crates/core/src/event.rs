@@ -109,12 +109,32 @@ pub enum Event {
         /// Who asked.
         by: String,
     },
+    /// A version was withdrawn: nothing new takes it, and what runs it keeps it.
+    ReleaseYanked {
+        /// Its module.
+        module: ModuleName,
+        /// Which.
+        version: semver::Version,
+        /// Why.
+        reason: String,
+        /// Who asked.
+        by: String,
+    },
     /// Deployments of a module take no older version any more.
     MinimumVersionSet {
         /// The module.
         module: ModuleName,
         /// The oldest that is taken; `None`: any.
         version: Option<semver::Version>,
+        /// Who asked.
+        by: String,
+    },
+    /// A withdrawn version is offered again.
+    ReleaseUnyanked {
+        /// Its module.
+        module: ModuleName,
+        /// Which.
+        version: semver::Version,
         /// Who asked.
         by: String,
     },
@@ -144,6 +164,38 @@ pub enum Event {
         node: NodeId,
         /// Where to.
         environment: EnvName,
+        /// Who asked.
+        by: String,
+    },
+    /// An operator set labels of a node.
+    NodeLabelsSet {
+        /// Who.
+        node: NodeId,
+        /// All that operators set, by key; reported labels with other keys still count.
+        overrides: BTreeMap<String, String>,
+        /// Who asked.
+        by: String,
+    },
+    /// A node is to serve nothing, once its environment can spare it.
+    NodeDrainRequested {
+        /// Who.
+        node: NodeId,
+        /// Until when that is waited for; then it is drained all the same.
+        until: WallTime,
+        /// Why.
+        reason: String,
+        /// Who asked.
+        by: String,
+    },
+    /// A node serves nothing from now on, and is in no roster.
+    NodeDrained {
+        /// Who.
+        node: NodeId,
+    },
+    /// A node serves again, or its drain is no longer wanted.
+    NodeUndrained {
+        /// Who.
+        node: NodeId,
         /// Who asked.
         by: String,
     },

@@ -15,6 +15,7 @@ pub mod freeze;
 pub mod ids;
 pub mod invariants;
 pub mod observe;
+pub mod plan;
 pub mod policy;
 pub mod reconcile;
 pub mod release;

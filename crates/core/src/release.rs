@@ -71,3 +71,14 @@ pub struct ReleaseHold {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub revoked: bool,
 }
+
+/// Why a version is withdrawn. Unlike a hold it speaks of the version itself, and a later push doesn't end it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Yank {
+    /// Who withdrew it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: WallTime,
+}

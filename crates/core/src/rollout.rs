@@ -167,6 +167,15 @@ pub enum Excuse {
     Moved,
     /// It was removed from the fleet.
     Removed,
+    /// An operator took its traffic away.
+    Drained,
+}
+
+impl Excuse {
+    /// Whether the node is no part of the environment's service any more, so that its absence is no lack.
+    pub fn is_gone(self) -> bool {
+        matches!(self, Self::Moved | Self::Removed | Self::Drained)
+    }
 }
 
 impl std::fmt::Display for Excuse {
@@ -175,6 +184,7 @@ impl std::fmt::Display for Excuse {
             Self::UnavailableBefore => "was unavailable before the rollout reached it",
             Self::Moved => "was moved to another environment",
             Self::Removed => "was removed",
+            Self::Drained => "was drained",
         })
     }
 }

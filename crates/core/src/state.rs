@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Refusal;
 use crate::ids::{DeploymentId, Digest, EnvName, FleetId, ModuleName, NodeId, ReleaseRef, RolloutId};
 use crate::policy::Environment;
-use crate::release::{Release, ReleaseHold};
+use crate::release::{Release, ReleaseHold, Yank};
 use crate::rollout::Rollout;
 use crate::stage::Deployment;
 use crate::time::{CoreTime, WallTime};
@@ -57,6 +57,9 @@ pub struct State {
     pub finished_order: Vec<DeploymentId>,
     /// Rollouts so far.
     pub rollouts: u64,
+    /// Nodes whose drain waits for their environment to be able to spare them.
+    #[serde(default)]
+    pub draining: BTreeSet<NodeId>,
 }
 
 /// A module's releases and holds.
@@ -69,6 +72,9 @@ pub struct Module {
     /// No deployment takes an older version; only a rollback may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum: Option<semver::Version>,
+    /// Versions that are withdrawn: nothing new takes them, and what runs them keeps them.
+    #[serde(default)]
+    pub yanks: BTreeMap<semver::Version, Yank>,
 }
 
 /// A node, as the log knows it.
@@ -78,12 +84,55 @@ pub struct Node {
     pub environment: EnvName,
     /// Host name.
     pub hostname: String,
-    /// Labels.
+    /// Labels, as it reports them.
     pub labels: BTreeMap<String, String>,
+    /// Labels that an operator set: they win over reported ones.
+    #[serde(default)]
+    pub overrides: BTreeMap<String, String>,
+    /// Set while it is to serve nothing.
+    #[serde(default)]
+    pub drain: Option<Drain>,
     /// The newest event that changed an input of its spec.
     pub touched: u64,
     /// When it was first seen.
     pub registered: WallTime,
+}
+
+impl Node {
+    /// A label: the operator's where one is set, else the reported one.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.overrides
+            .get(key)
+            .or_else(|| self.labels.get(key))
+            .map(String::as_str)
+    }
+
+    /// All labels that count, by key.
+    pub fn effective_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        labels.extend(self.overrides.clone());
+        labels
+    }
+
+    /// Whether it is told to serve nothing, and is in no roster.
+    pub fn is_drained(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.taken)
+    }
+}
+
+/// An operator's wish that a node serve nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Who asked.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: WallTime,
+    /// Until when it waits for its environment to be able to spare the node; then it is drained all the same.
+    pub until: WallTime,
+    /// Whether its traffic is taken away, not only wished to be.
+    pub taken: bool,
 }
 
 /// What an environment runs.
@@ -211,6 +260,23 @@ impl State {
     /// The oldest version of a module that deployments may take, where there is one.
     pub fn minimum(&self, module: &ModuleName) -> Option<&semver::Version> {
         self.modules.get(module)?.minimum.as_ref()
+    }
+
+    /// Why a version is withdrawn, if it is.
+    pub fn yank(&self, module: &ModuleName, version: &semver::Version) -> Option<&Yank> {
+        self.modules.get(module)?.yanks.get(version)
+    }
+
+    /// Why nothing new takes a release: it is revoked, on hold, or withdrawn.
+    pub fn barred(&self, module: &ModuleName, release: &ReleaseRef) -> Option<String> {
+        let hold = self.hold(module, &release.digest).map(|hold| {
+            let how = if hold.revoked { "revoked" } else { "on hold" };
+            format!("{how}: {}", hold.reason)
+        });
+        hold.or_else(|| {
+            let yank = self.yank(module, &release.version)?;
+            Some(format!("withdrawn: {}", yank.reason))
+        })
     }
 
     /// Why a release is on hold, if it is.

@@ -23,6 +23,7 @@ use crate::checks::Checks;
 use crate::clock::millis;
 use crate::config::{Grant, Grants, ServerConfig};
 use crate::driver::{self, DriverError, DriverParts, World};
+use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::notify::{Notifier, NotifierParts, Pauses, Webhook, WebhookError};
 use crate::registry::Registry;
@@ -220,6 +221,12 @@ impl Server {
         ));
         let metrics = Metrics::new(driver.world(), heartbeat_timeout, notifier.standings().to_vec());
         let commands = driver.clone();
+        let feed = Arc::new(Feed::new(
+            Arc::clone(&store),
+            Arc::clone(driver.world()),
+            doors.clone(),
+        ));
+        tasks.spawn(Arc::clone(&feed).keep());
         let api = Arc::new(Api {
             driver,
             store,
@@ -229,6 +236,7 @@ impl Server {
             gate: config.gate,
             notifier,
             metrics,
+            feed,
             heartbeat_timeout,
             access,
             rate_limits: config.rate_limits,
@@ -397,7 +405,7 @@ impl RunningServer {
         });
         let answer = self
             .commands
-            .submit(command, None, answer)
+            .submit(driver::Origin::default(), command, None, answer)
             .await
             .map_err(|error| error.to_string())?;
         if let Some(refusal) = answer.body.as_str() {

@@ -7,7 +7,7 @@ use hotswap_core::ids::DeploymentId;
 use hotswap_core::release::Release;
 use hotswap_core::stage::DeploymentStatus;
 use hotswap_core::state::State;
-use hotswap_core::time::WallTime;
+use hotswap_core::time::{Millis, WallTime};
 
 use crate::rng::Rng;
 use crate::scenario::{Profile, Scenario};
@@ -122,7 +122,7 @@ impl Operators {
             *self.rng.pick(&self.made)
         };
         let by = "op".to_owned();
-        Some(match self.rng.range(0, 19) {
+        Some(match self.rng.range(0, 22) {
             0 | 1 => Command::Abort { deployment: id, by },
             2..=4 => Command::Pause { deployment: id, by },
             5..=8 => Command::Resume { deployment: id, by },
@@ -167,6 +167,40 @@ impl Operators {
                     release,
                     reason: "a hunch".to_owned(),
                     by,
+                }
+            }
+            20 => {
+                let node = self.node(scenario.nodes.len())?;
+                Command::Drain {
+                    node: scenario.nodes[node].id.clone(),
+                    deadline: Millis(self.rng.range(0, 5_000)),
+                    reason: "maintenance".to_owned(),
+                    by,
+                }
+            }
+            21 => {
+                let drained = state.nodes.iter().filter(|(_, record)| record.drain.is_some());
+                let drained: Vec<_> = drained.map(|(node, _)| node.clone()).collect();
+                if drained.is_empty() {
+                    return None;
+                }
+                Command::Undrain {
+                    node: self.rng.pick(&drained).clone(),
+                    by,
+                }
+            }
+            22 => {
+                let module = self.rng.pick(&scenario.modules);
+                let version = self.rng.pick(&module.releases).release.version.clone();
+                let (module, reason) = (module.name.clone(), "superseded".to_owned());
+                match state.yank(&module, &version) {
+                    Some(_) => Command::Unyank { module, version, by },
+                    None => Command::Yank {
+                        module,
+                        version,
+                        reason,
+                        by,
+                    },
                 }
             }
             _ => return None,

@@ -883,6 +883,8 @@ fn mark_of(logged: &Logged) -> Option<&'static str> {
         Event::NodeExcused { .. } => "a node was excused",
         Event::NodeEntered { .. } => "a node entered late",
         Event::NodeMoved { .. } => "a node was moved",
+        Event::NodeDrained { .. } => "a node was drained",
+        Event::NodeUndrained { .. } => "a drained node came back",
         Event::ExceptionRecorded { .. } => "a veto became an exception",
         Event::RolloutHeld { .. } => "a rollout was held",
         Event::RolloutReleased { .. } => "a hold ended by itself",

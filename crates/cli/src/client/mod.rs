@@ -1,6 +1,8 @@
 //! The REST API, from a client's side.
 
+mod download;
 mod error;
+mod events;
 mod proof;
 mod types;
 
@@ -19,6 +21,7 @@ use serde_json::Value;
 use crate::credentials;
 
 pub(crate) use error::ApiError;
+pub(crate) use events::Event;
 pub(crate) use proof::{Account, LoggedIn, Proof};
 pub(crate) use types::*;
 
@@ -28,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest push: a package of 256 MiB over a slow line.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(600);
+/// Bytes of a package that are handed on at once.
+const PUSH_CHUNK_BYTES: usize = 64 << 10;
 /// Attempts at a request whose connection broke; a POST repeats its `Idempotency-Key`.
 const ATTEMPTS_MAX: u32 = 3;
 /// Longest answer that is read.
@@ -50,10 +55,13 @@ pub(crate) type Query<'a> = &'a [(&'a str, &'a str)];
 enum Body<'a> {
     None,
     Json(&'a Value),
-    Package(Bytes),
+    Package(Bytes, Sent),
     /// A package and its signature.
-    Signed(Bytes, Bytes),
+    Signed(Bytes, Bytes, Sent),
 }
+
+/// Is told how many bytes of a package are on their way.
+pub(crate) type Sent = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Client {
     /// A client of the server at `url`.
@@ -215,15 +223,29 @@ impl Client {
         Ok(self.send(Method::PUT, url, Body::Json(&body)).await?.0)
     }
 
-    /// Pushes a package, with its signature where there is one.
+    /// `DELETE /api/v1{path}`.
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub(crate) async fn push(&self, package: Bytes, signature: Option<Bytes>) -> Result<Value, ApiError> {
+    pub(crate) async fn delete(&self, path: &[&str]) -> Result<Value, ApiError> {
+        let url = self.url(path, &[])?;
+        Ok(self.send(Method::DELETE, url, Body::None).await?.0)
+    }
+
+    /// Pushes a package, with its signature where there is one; `sent` is told how many bytes are on their way.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn push(
+        &self,
+        package: Bytes,
+        signature: Option<Bytes>,
+        sent: Sent,
+    ) -> Result<Value, ApiError> {
         let url = self.url(&["modules"], &[])?;
         let body = match signature {
-            Some(signature) => Body::Signed(package, signature),
-            None => Body::Package(package),
+            Some(signature) => Body::Signed(package, signature, sent),
+            None => Body::Package(package, sent),
         };
         Ok(self.send(Method::POST, url, body).await?.0)
     }
@@ -246,7 +268,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, url: Url, body: Body<'_>) -> Result<(Value, HeaderMap), ApiError> {
-        let key = (method == Method::POST).then(|| uuid::Uuid::new_v4().to_string());
+        let key = (method != Method::GET).then(|| uuid::Uuid::new_v4().to_string());
         let mut attempt = 1;
         let (mut token, soon) = self.proof.token().await;
         let mut renewed = soon;
@@ -320,9 +342,18 @@ impl Client {
         request = match body {
             Body::None => request.timeout(ANSWER_TIMEOUT),
             Body::Json(json) => request.timeout(ANSWER_TIMEOUT).json(json),
-            Body::Package(package) => {
-                let request = request.header("content-type", "application/octet-stream");
-                request.timeout(PUSH_TIMEOUT).body(package.clone())
+            Body::Package(package, sent) => {
+                let request = request
+                    .header("content-type", "application/octet-stream")
+                    .header("content-length", package.len());
+                let (package, sent) = (package.clone(), Arc::clone(sent));
+                let chunks = (0..package.len()).step_by(PUSH_CHUNK_BYTES).map(move |from| {
+                    let to = (from + PUSH_CHUNK_BYTES).min(package.len());
+                    sent(to as u64);
+                    Ok::<_, std::convert::Infallible>(package.slice(from..to))
+                });
+                let body = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
+                request.timeout(PUSH_TIMEOUT).body(body)
             }
             Body::Signed(package, signature) => {
                 let part = |bytes: &Bytes| {

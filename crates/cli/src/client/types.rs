@@ -21,6 +21,8 @@ pub(crate) struct NewDeployment {
     pub(crate) allow_downgrade: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) supersede: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
 }
 
 /// The answer to it.
@@ -214,6 +216,8 @@ pub(crate) struct Release {
     pub(crate) pushed_at: String,
     #[serde(default)]
     pub(crate) hold_reason: Option<String>,
+    #[serde(default)]
+    pub(crate) yank_reason: Option<String>,
 }
 
 /// What an environment runs of a module.

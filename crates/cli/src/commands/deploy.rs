@@ -17,6 +17,7 @@ pub(super) async fn run(remote: &Remote<'_>, args: &Deploy) -> anyhow::Result<Ex
         metadata: args.metadata.iter().cloned().collect(),
         allow_downgrade: args.allow_downgrade,
         supersede: args.supersede,
+        seed: args.seed,
     };
     let answer = match remote.client.post(&["deployments"], Some(&wanted)).await {
         Ok(answer) => answer,
@@ -46,11 +47,7 @@ pub(super) async fn run(remote: &Remote<'_>, args: &Deploy) -> anyhow::Result<Ex
 }
 
 async fn explain(remote: &Remote<'_>, args: &Deploy, refusal: ApiError) -> anyhow::Error {
-    match refusal.status() {
-        Some(404) => suggest::module(remote, &args.name, refusal).await,
-        Some(400) => suggest::environment(remote, &args.to, refusal).await,
-        _ => refusal.into(),
-    }
+    suggest::release(remote, &args.name, &args.to, refusal).await
 }
 
 /// An annotation for people where none is given: the user at this machine.

@@ -14,17 +14,23 @@ mod control;
 mod deploy;
 mod deployments;
 mod doctor;
+mod events;
 mod login;
 mod module;
+mod node;
 mod nodes;
+mod plan;
+mod releases;
 mod resolve;
 mod server;
 mod service;
 pub(crate) mod serving;
 pub(crate) mod settings;
+mod shell;
 pub(crate) mod signing;
 mod status;
 mod suggest;
+mod undeploy;
 mod watch;
 mod webhooks;
 mod why;
@@ -34,7 +40,7 @@ use std::future::Future;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 
-use crate::args::{Audit, Cli, Command, Global, Module, TrustCommand};
+use crate::args::{Audit, Cli, Command, Global, Module, OutputArg, TrustCommand};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -77,6 +83,38 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Module(Module::List { name }) => remote(global, output, async |remote| {
             module::list(&remote, name.as_deref()).await
         }),
+        Command::Module(Module::Show { name }) => remote(global, output, async |remote| {
+            releases::show(&remote, &name).await
+        }),
+        Command::Module(Module::Versions { name, limit }) => remote(global, output, async |remote| {
+            releases::versions(&remote, &name, limit).await
+        }),
+        Command::Module(Module::Download(args)) => {
+            let file = match &global.output {
+                OutputArg::File(file) => Some(file.clone()),
+                OutputArg::Format(_) => None,
+            };
+            remote(global, output, async |remote| {
+                releases::download(&remote, &args, file).await
+            })
+        }
+        Command::Module(Module::Hold(args)) => remote(global, output, async |remote| {
+            releases::HOLD.run(&remote, &args.version, &args.reason).await
+        }),
+        Command::Module(Module::Unhold(version)) => remote(global, output, async |remote| {
+            releases::UNHOLD.run(&remote, &version, "").await
+        }),
+        Command::Module(Module::Yank(args)) => remote(global, output, async |remote| {
+            releases::YANK.run(&remote, &args.version, &args.reason).await
+        }),
+        Command::Module(Module::Unyank(version)) => remote(global, output, async |remote| {
+            releases::UNYANK.run(&remote, &version, "").await
+        }),
+        Command::Events(args) => remote(global, output, async |remote| events::run(&remote, &args).await),
+        Command::Plan(args) => remote(global, output, async |remote| plan::run(&remote, &args).await),
+        Command::Undeploy(args) => remote(global, output, async |remote| undeploy::run(&remote, &args).await),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { dir } => shell::manual(&dir, output),
         Command::Deploy(args) => remote(global, output, async |remote| deploy::run(&remote, &args).await),
         Command::Status(args) => remote(global, output, async |remote| status::run(&remote, &args).await),
         Command::Deployments(args) => remote(global, output, async |remote| {
@@ -101,7 +139,10 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
             control::PROMOTE.run(&remote, &args).await
         }),
         Command::Clusters(args) => remote(global, output, async |remote| clusters::run(&remote, &args).await),
-        Command::Nodes(args) => remote(global, output, async |remote| nodes::run(&remote, &args).await),
+        Command::Nodes(args) => remote(global, output, async |remote| match &args.command {
+            Some(command) => node::run(&remote, command).await,
+            None => nodes::run(&remote, &args).await,
+        }),
         Command::Why(args) => remote(global, output, async |remote| why::run(&remote, &args).await),
         Command::Doctor(args) => doctor::run(&args, global, output),
         Command::Backup(args) => backup::make(&args, output),

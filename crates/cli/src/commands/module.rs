@@ -1,6 +1,7 @@
 //! Modules: pack, push, list.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use hotswap_package::{PACKAGE_BYTES_MAX, PackError, Package, PackageError, PackageLimits};
@@ -9,9 +10,9 @@ use serde_json::json;
 use super::resolve::text;
 use super::{Remote, signing};
 use crate::args::{Global, OutputArg, Push};
-use crate::client::{ApiError, Module, typed};
+use crate::client::{ApiError, Module, Release, typed};
 use crate::exit::Exit;
-use crate::output::{Cell, Colour, Output, Table, ago};
+use crate::output::{Cell, Colour, Output, Progress, Table, ago};
 use crate::problem::Problem;
 
 /// Packs a folder into a file.
@@ -90,10 +91,19 @@ pub(super) async fn push(remote: &Remote<'_>, args: &Push) -> anyhow::Result<Exi
             beside.exists().then(|| signing::read(&beside)).transpose()?
         }
     };
+    let quiet = remote.output.is_json();
+    let progress = Arc::new(Progress::new("pushing", package.file.len() as u64, quiet));
+    let sent = Arc::clone(&progress);
     let answer = remote
         .client
-        .push(package.file.clone(), signature.map(Into::into))
-        .await?;
+        .push(
+            package.file.clone(),
+            signature.map(Into::into),
+            Arc::new(move |bytes| sent.at(bytes)),
+        )
+        .await;
+    drop(progress);
+    let answer = answer?;
     if remote.output.is_json() {
         remote.output.json(&answer)?;
     } else {
@@ -219,10 +229,7 @@ pub(super) async fn list(remote: &Remote<'_>, name: Option<&str>) -> anyhow::Res
                 .iter()
                 .filter(|stable| stable.version == release.version);
             let stable: Vec<&str> = stable.map(|stable| stable.environment.as_str()).collect();
-            let place = match &release.hold_reason {
-                Some(reason) => Cell::new(format!("on hold: {reason}")).colour(Colour::Yellow),
-                None => Cell::new(stable.join(", ")),
-            };
+            let place = place(release, &stable);
             table.row([
                 Cell::new(&module.module_name),
                 Cell::new(&release.version),
@@ -238,8 +245,19 @@ pub(super) async fn list(remote: &Remote<'_>, name: Option<&str>) -> anyhow::Res
     Ok(Exit::Done)
 }
 
+/// Where a version is stable, and what keeps it from being deployed.
+pub(super) fn place(release: &Release, stable: &[&str]) -> Cell {
+    let stable = stable.join(", ");
+    let gap = if stable.is_empty() { "" } else { "; " };
+    match (&release.yank_reason, &release.hold_reason) {
+        (Some(reason), _) => Cell::new(format!("{stable}{gap}withdrawn: {reason}")).colour(Colour::Yellow),
+        (None, Some(reason)) => Cell::new(format!("{stable}{gap}on hold: {reason}")).colour(Colour::Yellow),
+        (None, None) => Cell::new(stable),
+    }
+}
+
 /// Bytes as people read them.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} B"),
         1_024..1_048_576 => format!("{:.1} kB", bytes as f64 / 1_024.0),

@@ -55,6 +55,39 @@ pub(super) async fn environment(remote: &Remote<'_>, name: &str, refusal: ApiErr
     among(problem, name, &names)
 }
 
+/// A refusal with a hint at the module or the environment that may have been meant.
+pub(super) async fn release(
+    remote: &Remote<'_>,
+    module_name: &str,
+    to: &str,
+    refusal: ApiError,
+) -> anyhow::Error {
+    match refusal.status() {
+        Some(404) => module(remote, module_name, refusal).await,
+        Some(400) => environment(remote, to, refusal).await,
+        _ => refusal.into(),
+    }
+}
+
+/// A refusal with a hint at the node that may have been meant.
+pub(super) async fn node(remote: &Remote<'_>, name: &str, refusal: ApiError) -> anyhow::Error {
+    if refusal.status() != Some(404) {
+        return refusal.into();
+    }
+    let nodes = remote
+        .client
+        .list(&["nodes"], &[], usize::MAX)
+        .await
+        .unwrap_or_default();
+    let names = nodes.iter().map(|node| text(node, "nodeId"));
+    let problem = Problem::from(&refusal);
+    match closest(name, names) {
+        Some(close) => problem.next(format!("did you mean {close}?")),
+        None => problem.next("`hotswap nodes` lists those there are"),
+    }
+    .into()
+}
+
 /// A problem with a hint at the one of the names that may have been meant.
 pub(super) fn among(problem: Problem, name: &str, names: &[&str]) -> anyhow::Error {
     let known = names.join(", ");

@@ -64,7 +64,10 @@ pub(crate) async fn prepare(director: &mut Director<'_>, signer: &SigningIdentit
     let count = packages.len();
     for package in packages {
         let signature = signing::make(signer, &package.digest)?;
-        director.client.push(package.file, Some(signature.into())).await?;
+        director
+            .client
+            .push(package.file, Some(signature.into()), std::sync::Arc::new(|_| {}))
+            .await?;
     }
     director.tell(format!(
         "{count} module releases are signed by {} and pushed",
@@ -109,6 +112,7 @@ pub(crate) async fn deploy(director: &mut Director<'_>, version: &str, why: &str
         metadata: std::collections::BTreeMap::new(),
         allow_downgrade: false,
         supersede: false,
+        seed: None,
     };
     let accepted: Accepted = typed(director.client.post(&["deployments"], Some(&wanted)).await?)?;
     let id = accepted.execution_id;

@@ -1,6 +1,7 @@
 //! What is written where: tables and colours for people, JSON for programs, plain lines for pipes.
 
 mod live;
+mod progress;
 mod style;
 mod table;
 mod time;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::args::{Format, Global, OutputArg};
 
 pub(crate) use live::Live;
+pub(crate) use progress::Progress;
 pub(crate) use style::{Colour, Style};
 pub(crate) use table::{Cell, Table, fit};
 pub(crate) use time::{ago, duration, iso_duration, parse_time};

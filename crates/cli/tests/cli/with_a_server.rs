@@ -178,3 +178,132 @@ fn what_keeps_a_server_or_a_node_from_starting_is_told() {
         .says(&["environments"]);
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn versions_are_shown_held_withdrawn_and_downloaded() {
+    let server = Server::start(&[]);
+    server
+        .run(&["module", "push", &folder("payment-processor", "2.0.0")])
+        .exits(0);
+    server
+        .run(&["module", "show", "payment-processor"])
+        .exits(0)
+        .shows(&["payment-processor", "2.0.0"]);
+    server
+        .run(&["module", "versions", "payment-procesor"])
+        .exits(2)
+        .says(&["did you mean payment-processor?"]);
+    let (name, version) = ("payment-processor", "2.0.0");
+    server
+        .run(&["module", "hold", name, version, "--reason", "a hunch"])
+        .exits(0)
+        .shows(&["on hold"]);
+    server
+        .run(&["module", "versions", name])
+        .exits(0)
+        .shows(&["on hold: a hunch"]);
+    server.run(&["module", "unhold", name, version]).exits(0);
+    server
+        .run(&["module", "yank", name, version, "--reason", "a leak"])
+        .exits(0);
+    server
+        .run(&["module", "list"])
+        .exits(0)
+        .shows(&["withdrawn: a leak"]);
+    server
+        .run(&["deploy", name, version, "--to", "QA"])
+        .exits(2)
+        .says(&["withdrawn"]);
+    server.run(&["module", "unyank", name, version]).exits(0);
+
+    let file = server.dir.path().join("payments.hsm");
+    let file = file.to_str().unwrap();
+    server
+        .run(&["module", "download", name, version, "-o", file])
+        .exits(0)
+        .shows(&["downloaded payment-processor 2.0.0", "sha256:"]);
+    // What came down goes up again: equal bytes are no news.
+    server.run(&["module", "push", file]).exits(0);
+    server
+        .run(&["module", "download", name, "9.9.9"])
+        .exits(2)
+        .says(&["9.9.9", "2.0.0"]);
+}
+
+#[test]
+fn a_plan_a_drain_and_an_unloading() {
+    let server = Server::start(&[]);
+    let name = "payment-processor";
+    server.run(&["module", "push", &folder(name, "2.0.0")]).exits(0);
+    server
+        .run(&["plan", name, "2.0.0", "--to", "Development"])
+        .exits(1)
+        .shows(&["would fail", "no nodes"]);
+    let agent = server.agent("node-1", "Development");
+    server.eventually(&["nodes"], "node-1");
+    server
+        .run(&["plan", name, "2.0.0", "--to", "development", "--seed", "7"])
+        .exits(0)
+        .shows(&["Direct", "node-1", "seed 7"]);
+    server
+        .run(&["plan", "payment-procesor", "2.0.0", "--to", "QA"])
+        .exits(2)
+        .says(&["did you mean payment-processor?"]);
+    server
+        .run(&["deploy", name, "2.0.0", "--to", "Development", "--watch"])
+        .exits(0);
+    server.run(&["nodes", "show", "node-1"]).exits(0).shows(&[
+        "node-1",
+        "Running",
+        "zone=a",
+        "payment-processor",
+        "100 %",
+    ]);
+    server
+        .run(&["nodes", "show", "node-2"])
+        .exits(2)
+        .says(&["did you mean node-1?"]);
+    server
+        .run(&["nodes", "label", "node-1", "zone=b", "rack=7"])
+        .exits(0)
+        .shows(&["zone=b"]);
+    server
+        .run(&["nodes", "label", "node-1", "zone-"])
+        .exits(0)
+        .shows(&["zone=a", "rack=7"]);
+    server
+        .run(&["nodes", "drain", "node-1", "--reason", "a new disk", "--wait"])
+        .exits(0)
+        .shows(&["drained: it serves nothing"]);
+    server
+        .run(&["nodes", "show", "node-1"])
+        .exits(0)
+        .shows(&["Stopped", "a new disk", "prefetched"]);
+    server.run(&["nodes", "undrain", "node-1"]).exits(0);
+    server.eventually(&["nodes"], "payment-processor 2.0.0");
+    server
+        .run(&["undeploy", name, "--from", "Development", "--watch"])
+        .exits(0);
+    server
+        .run(&["undeploy", name, "--from", "Development"])
+        .exits(2)
+        .says(&["not deployed"]);
+    server
+        .run(&["nodes", "move", "node-1", "--to", "stagin"])
+        .exits(2)
+        .says(&["did you mean Staging?"]);
+    server
+        .run(&["nodes", "move", "node-1", "--to", "staging"])
+        .exits(0)
+        .shows(&["belongs to Staging"]);
+    server
+        .run(&["events", "--type", "NodeDrained,NodeMoved,DeploymentCompleted"])
+        .exits(0)
+        .shows(&["is drained", "moved node-1 to Staging", "DeploymentCompleted"]);
+    let events = server.run(&["events", "--module", name, "-o", "json"]).exits(0);
+    let first: serde_json::Value = serde_json::from_str(events.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first["type"], "ReleasePushed");
+    assert_eq!(agent.stop(), 0);
+    server.run(&["nodes", "remove", "node-1"]).exits(0);
+    server.run(&["nodes"]).exits(0).shows(&["no nodes"]);
+}

@@ -312,3 +312,17 @@ fn a_configuration_is_written_checked_and_shown() {
         .exits(2)
         .says(&["agent.node is missing", "--node", "HOTSWAP_AGENT_NODE"]);
 }
+
+#[test]
+fn completions_and_manuals_are_made_of_the_same_words() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        run(&["completions", shell]).exits(0).shows(&["undrain"]);
+    }
+    run(&["completions", "tcsh"]).exits(2).says(&["possible values"]);
+    let dir = tempfile::tempdir().unwrap();
+    run(&["man", dir.path().to_str().unwrap()]).exits(0);
+    for page in ["hotswap.1", "hotswap-deploy.1", "hotswap-nodes-drain.1"] {
+        let page = std::fs::read_to_string(dir.path().join(page)).unwrap();
+        assert!(page.contains(".TH"), "{page}");
+    }
+}

@@ -7,7 +7,7 @@ use crate::ids::NodeId;
 use crate::observe::{Observations, Presence};
 use crate::rollout::{BackReason, Phase, Rollout};
 use crate::stage::{DeploymentStatus, Purpose, StageKind, StageStatus};
-use crate::state::State;
+use crate::state::{Node, State};
 use crate::time::Now;
 
 /// Most missing nodes that a message names.
@@ -27,7 +27,13 @@ pub(super) fn back(
     let mut pending = Vec::new();
     let mut back = 0_u32;
     let env = state.envs.get(&rollout.plan.environment);
-    for node in env.into_iter().flat_map(|env| &env.nodes) {
+    let drained = |node: &&NodeId| state.nodes.get(*node).is_some_and(Node::is_drained);
+    // Whoever is drained serves nothing that could go back.
+    for node in env
+        .into_iter()
+        .flat_map(|env| &env.nodes)
+        .filter(|node| !drained(node))
+    {
         match obs.presence(node, now.core) {
             // Right after a start everyone is unknown; whoever is away is missing, not waited for.
             Presence::Silent { .. } => {

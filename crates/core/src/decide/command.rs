@@ -1,7 +1,8 @@
 //! Commands: what people and programs ask for, or why not.
 
-use super::Reply;
 use super::forward::go_back;
+use super::node_commands::DRAIN_DEADLINE_MAX;
+use super::{Reply, node_commands, releases};
 use crate::command::{Command, DEPLOYMENTS_UNFINISHED_MAX, DeployRequest, Refusal};
 use crate::desired::nodes_ahead;
 use crate::event::Event;
@@ -20,7 +21,7 @@ const EPOCH_MAX: u64 = 1 << 52;
 /// The highest number that a rollout may get by an adoption.
 const ROLLOUTS_MAX: u64 = 1 << 52;
 
-type Accepted = (Vec<Event>, Reply);
+pub(super) type Accepted = (Vec<Event>, Reply);
 
 pub(super) fn command(
     state: &State,
@@ -112,6 +113,27 @@ pub(super) fn command(
             by,
         } => revoke(state, module, version, reason, by),
         Command::SetMinimumVersion { module, version, by } => set_minimum(state, module, version, by),
+        Command::Yank {
+            module,
+            version,
+            reason,
+            by,
+        } => releases::yank(state, module, version, reason, by),
+        Command::Unyank { module, version, by } => releases::unyank(state, module, version, by),
+        Command::SetLabels { node, set, by } => node_commands::set_labels(state, node, set, by),
+        Command::Drain {
+            node,
+            deadline,
+            reason,
+            by,
+        } => node_commands::drain(
+            state,
+            node,
+            now.wall + deadline.min(DRAIN_DEADLINE_MAX),
+            reason,
+            by,
+        ),
+        Command::Undrain { node, by } => node_commands::undrain(state, node, by),
         Command::MoveNode {
             node,
             environment,
@@ -299,6 +321,18 @@ fn deploy(state: &State, mut request: Box<DeployRequest>) -> Result<Accepted, Re
             module: request.module,
             version: request.version,
             minimum: minimum.clone(),
+        });
+    }
+    if let Some(yank) = state.yank(&request.module, &request.version) {
+        let (module, version, reason) = (
+            request.module.clone(),
+            request.version.clone(),
+            yank.reason.clone(),
+        );
+        return Err(Refusal::ReleaseYanked {
+            module,
+            version,
+            reason,
         });
     }
     if state.deployment(&request.id).is_some() {
@@ -536,7 +570,7 @@ fn undoable(state: &State, id: DeploymentId) -> Result<(EnvName, ModuleName), Re
     }
 }
 
-/// The newest earlier success that is not held: where a rollback goes.
+/// The newest earlier success that is neither held nor withdrawn: where a rollback goes.
 fn earlier(state: &State, module: &ModuleName, here: &EnvModule) -> Result<Option<ReleaseRef>, Refusal> {
     let current = here.stable.as_ref().map(|stable| &stable.release);
     let mut earlier = here.successes.iter().rev().map(|success| &success.release);
@@ -549,14 +583,13 @@ fn earlier(state: &State, module: &ModuleName, here: &EnvModule) -> Result<Optio
     }
     let mut held = Vec::new();
     for release in others {
-        match state.hold(module, &release.digest) {
+        match state.barred(module, release) {
             None => return Ok(Some(release.clone())),
-            Some(hold) if hold.revoked => held.push(format!("{release} (revoked: {})", hold.reason)),
-            Some(hold) => held.push(format!("{release} ({})", hold.reason)),
+            Some(why) => held.push(format!("{release} ({why})")),
         }
     }
     Err(Refusal::NotNow(format!(
-        "every earlier release of {module} is on hold: {}; lift a hold, or undeploy",
+        "every earlier release of {module} is on hold or withdrawn: {}; lift a hold, or undeploy",
         held.join("; ")
     )))
 }
@@ -841,7 +874,7 @@ fn move_node(state: &State, node: NodeId, to: &EnvName, by: String) -> Result<Ac
 }
 
 /// Excuses a node from every rollout of the environment that it leaves.
-fn excuse_everywhere(state: &State, node: &NodeId, reason: Excuse) -> Result<Vec<Event>, Refusal> {
+pub(super) fn excuse_everywhere(state: &State, node: &NodeId, reason: Excuse) -> Result<Vec<Event>, Refusal> {
     let record = state
         .nodes
         .get(node)

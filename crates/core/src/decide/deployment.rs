@@ -145,7 +145,7 @@ fn failed(deployment: &Deployment, place: u32, message: &str) -> Vec<Event> {
 
 /// Who has, or gets before this one, the lock on (environment, module): the running rollout's deployment,
 /// or the oldest of those that wait for it now.
-fn blocker(state: &State, deployment: &Deployment, environment: &EnvName) -> Option<DeploymentId> {
+pub(crate) fn blocker(state: &State, deployment: &Deployment, environment: &EnvName) -> Option<DeploymentId> {
     let module = state.env_module(environment, &deployment.module);
     if let Some(rollout) = module.and_then(|module| module.rollout.as_deref()) {
         return Some(rollout.plan.deployment);
@@ -184,16 +184,8 @@ fn enter(
             &format!("environment {name} is not configured any more"),
         );
     };
-    if let Some(hold) = state.hold(&deployment.module, &release.digest) {
-        return failed(
-            deployment,
-            place,
-            &format!(
-                "{release} is {}: {}",
-                if hold.revoked { "revoked" } else { "on hold" },
-                hold.reason
-            ),
-        );
+    if let Some(why) = state.barred(&deployment.module, release) {
+        return failed(deployment, place, &format!("{release} is {why}"));
     }
     if let Some(minimum) = state
         .minimum(&deployment.module)
@@ -208,6 +200,19 @@ fn enter(
     if let Some(other) = blocker(state, deployment, name) {
         return superseded(state, deployment, name, other);
     }
+    with_lock(state, deployment, place, environment, release, id)
+}
+
+/// Enters an environment that nobody else rolls this module out in: skips it, fails, or starts its rollout.
+pub(crate) fn with_lock(
+    state: &State,
+    deployment: &Deployment,
+    place: u32,
+    environment: &Environment,
+    release: &ReleaseRef,
+    id: RolloutId,
+) -> Vec<Event> {
+    let name = &environment.name;
     let nothing = EnvModule::default();
     let module = state.env_module(name, &deployment.module).unwrap_or(&nothing);
     let is_target = deployment.target == *name;
@@ -240,7 +245,12 @@ fn enter(
     }
     let plan = plan(state, deployment, environment, module, release, id);
     if plan.order.is_empty() {
-        let message = format!("{name} has no nodes");
+        let drained = state.envs.get(name).is_some_and(|env| !env.nodes.is_empty());
+        let message = if drained {
+            format!("every node of {name} is drained")
+        } else {
+            format!("{name} has no nodes")
+        };
         return if is_target {
             failed(deployment, place, &message)
         } else {
@@ -327,15 +337,9 @@ fn plan(
     let nodes = env.into_iter().flat_map(|env| env.nodes.iter());
     let roster = nodes
         .filter(|node| !mends || module.exceptions.contains_key(*node))
-        .map(|node| {
-            let labels = state.nodes.get(node).map(|record| &record.labels);
-            (
-                node,
-                labels
-                    .and_then(|labels| labels.get(STRATUM_LABEL))
-                    .map_or("", String::as_str),
-            )
-        });
+        .filter_map(|node| Some((node, state.nodes.get(node)?)))
+        .filter(|(_, record)| !record.is_drained())
+        .map(|(node, record)| (node, record.label(STRATUM_LABEL).unwrap_or_default()));
     let seed = Draw::new(deployment.seed ^ id.0).bits();
     let order = draw_order(roster, seed);
     let setting = Setting {

@@ -1,13 +1,15 @@
 //! What reports alone bring about: nodes that join or describe themselves anew, and vetoes.
 
+use super::node_commands;
 use crate::event::Event;
 use crate::ids::NodeId;
 use crate::observe::{Observations, veto_known};
 use crate::report::Veto;
 use crate::rollout::Exclusion;
 use crate::state::{NODES_MAX, State};
+use crate::time::Now;
 
-pub(super) fn tick(state: &State, obs: &Observations) -> Vec<Event> {
+pub(super) fn tick(state: &State, obs: &Observations, now: Now) -> Vec<Event> {
     let mut events = Vec::new();
     for (node, hello) in obs.undescribed() {
         match state.nodes.get(node) {
@@ -34,6 +36,9 @@ pub(super) fn tick(state: &State, obs: &Observations) -> Vec<Event> {
         if !veto_known(state, node, veto) {
             events.extend(vetoed(state, node, veto));
         }
+    }
+    if events.is_empty() {
+        events = node_commands::drain_due(state, obs, now);
     }
     events
 }
@@ -90,7 +95,7 @@ mod tests {
     use crate::policy::Environment;
     use crate::report::{Hello, NodeReport};
     use crate::spec::Generation;
-    use crate::time::{CoreTime, Now, WallTime};
+    use crate::time::{CoreTime, WallTime};
 
     fn release(n: u8) -> ReleaseRef {
         ReleaseRef {
@@ -174,11 +179,11 @@ mod tests {
         };
         obs.absorb(&state, report, Now::default());
         for _ in 0..3 {
-            let events = tick(&state, &obs);
+            let events = tick(&state, &obs, Now::default());
             fold(&mut state, events);
             obs.after_apply(&state);
         }
-        assert!(tick(&state, &obs).is_empty(), "it comes to rest");
+        assert!(tick(&state, &obs, Now::default()).is_empty(), "it comes to rest");
         let module = state.env_module(&environment, &"shop".parse().unwrap()).unwrap();
         module.exceptions[&node].base.clone()
     }

@@ -265,7 +265,7 @@ impl Engine<'_> {
             .order
             .iter()
             .filter(|node| !rollout.excluded.contains_key(*node))
-            .filter(|node| !matches!(rollout.excused.get(*node), Some(Excuse::Moved | Excuse::Removed)))
+            .filter(|node| rollout.excused.get(*node).is_none_or(|why| !why.is_gone()))
             .filter(|node| is_unavailable(self.obs, node, policy.silence_max, self.now.core))
             .count();
         let unavailable = u32::try_from(unavailable).expect("nodes are bounded by NODES_MAX");
@@ -373,7 +373,7 @@ impl Engine<'_> {
                 .state
                 .nodes
                 .get(node)
-                .is_some_and(|record| record.environment == rollout.plan.environment)
+                .is_some_and(|record| record.environment == rollout.plan.environment && !record.is_drained())
     }
 
     /// Nodes that came to the environment late, and can be counted on. A rollout for exceptions only
@@ -436,15 +436,17 @@ impl Engine<'_> {
         })
     }
 
-    /// Nodes that were excused for being away and are back.
+    /// Nodes that were excused for being away or drained, and are back.
     fn returners(&self) -> Vec<&NodeId> {
         let excused = self.rollout.excused.iter();
         excused
-            .filter(|(_, why)| **why == Excuse::UnavailableBefore)
+            .filter(|(_, why)| matches!(why, Excuse::UnavailableBefore | Excuse::Drained))
             .map(|(node, _)| node)
             .filter(|node| {
                 let record = self.state.nodes.get(*node);
-                record.is_some_and(|record| record.environment == self.rollout.plan.environment)
+                record.is_some_and(|record| {
+                    record.environment == self.rollout.plan.environment && !record.is_drained()
+                })
             })
             .filter(|node| matches!(self.obs.presence(node, self.now.core), Presence::Known { .. }))
             .collect()

@@ -9,7 +9,9 @@ mod command;
 mod deployment;
 mod fleet;
 mod forward;
+mod node_commands;
 mod nodes;
+mod releases;
 
 use crate::command::{Command, Refusal};
 use crate::event::Event;
@@ -21,6 +23,8 @@ use crate::time::{Millis, Now};
 
 pub use checks::CheckResult;
 pub use deployment::CHECKS_AT_ONCE_MAX;
+pub(crate) use deployment::{blocker, with_lock};
+pub use node_commands::{DRAIN_DEADLINE_MAX, Unspared, spare};
 
 use crate::explain::Wait;
 
@@ -89,7 +93,7 @@ pub fn decide(state: &State, obs: &Observations, input: Input, now: Now) -> Deci
 }
 
 fn tick(state: &State, obs: &Observations, now: Now) -> Vec<Event> {
-    let mut events = fleet::tick(state, obs);
+    let mut events = fleet::tick(state, obs, now);
     if !events.is_empty() {
         return events;
     }
@@ -126,5 +130,5 @@ pub fn wakeup(state: &State, _obs: &Observations, _now: Now) -> Option<Millis> {
     if state.rollouts().next().is_some() {
         return Some(WAKE_ACTIVE);
     }
-    (!state.deployments.is_empty()).then_some(WAKE_WAITING)
+    (!state.deployments.is_empty() || !state.draining.is_empty()).then_some(WAKE_WAITING)
 }

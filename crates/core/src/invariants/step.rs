@@ -1,10 +1,11 @@
 //! What an event must hold against the State that it is about to change.
 
+use crate::decide::spare;
 use crate::desired::desired_of_cohort;
 use crate::event::{Event, Logged, RolloutKey};
 use crate::observe::{Observations, Presence};
 use crate::report::ReleaseStatus;
-use crate::rollout::{BackReason, Excuse, Phase, Rollout, StepPass};
+use crate::rollout::{BackReason, Phase, Rollout, StepPass};
 use crate::state::State;
 use crate::time::Now;
 
@@ -18,8 +19,20 @@ fn find<'a>(state: &'a State, key: &RolloutKey) -> Option<&'a Rollout> {
     (rollout.plan.id == key.rollout).then_some(rollout)
 }
 
-/// **S1** No step starts while more of its rollout's nodes are known to be unavailable than may be.
+/// **S1** No step starts while more of its rollout's nodes are known to be unavailable than may be, and no node is
+/// drained before its environment can spare it, unless its operator's deadline has passed.
 pub fn s1_budget(before: &State, obs: &Observations, event: &Event, now: Now) -> Check {
+    if let Event::NodeDrained { node } = event {
+        let waits = before.nodes.get(node).and_then(|record| record.drain.as_ref());
+        let due = waits.is_some_and(|drain| now.wall >= drain.until);
+        return match spare(before, obs, node, now) {
+            Err(unspared) if !due => {
+                let what = format!("{node} is drained too early: {unspared}");
+                Err(Violation::new(Invariant::S1Budget, what))
+            }
+            _ => Ok(()),
+        };
+    }
     let Event::StepStarted { key, step, .. } = event else {
         return Ok(());
     };
@@ -28,8 +41,7 @@ pub fn s1_budget(before: &State, obs: &Observations, event: &Event, now: Now) ->
     };
     let policy = &rollout.plan.policy;
     let counts = |node: &&crate::ids::NodeId| {
-        !rollout.excluded.contains_key(*node)
-            && !matches!(rollout.excused.get(*node), Some(Excuse::Moved | Excuse::Removed))
+        !rollout.excluded.contains_key(*node) && rollout.excused.get(*node).is_none_or(|why| !why.is_gone())
     };
     let away = rollout.plan.order.iter().filter(counts).filter(|node| {
         matches!(obs.presence(node, now.core), Presence::Silent { silent_for } if silent_for >= policy.silence_max)

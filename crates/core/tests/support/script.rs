@@ -235,6 +235,32 @@ impl Script {
                     by,
                 }
             }
+            ["yank", module, version, why @ ..] => Command::Yank {
+                module: module.parse().unwrap(),
+                version: version.parse().unwrap(),
+                reason: why.join(" "),
+                by,
+            },
+            ["unyank", module, version] => Command::Unyank {
+                module: module.parse().unwrap(),
+                version: version.parse().unwrap(),
+                by,
+            },
+            ["drain", node, "within", time, why @ ..] => Command::Drain {
+                node: node.parse().unwrap(),
+                deadline: duration(time),
+                reason: why.join(" "),
+                by,
+            },
+            ["undrain", node] => Command::Undrain {
+                node: node.parse().unwrap(),
+                by,
+            },
+            ["label", node, key, value] => Command::SetLabels {
+                node: node.parse().unwrap(),
+                set: [((*key).to_owned(), (*value != "-").then(|| (*value).to_owned()))].into(),
+                by,
+            },
             ["remove", node] => Command::RemoveNode {
                 node: node.parse().unwrap(),
                 by,

@@ -54,6 +54,23 @@ pub fn event(state: &State, event: &Event) -> Option<String> {
             environment,
             by,
         } => format!("{node} is moved to {environment} by {by}"),
+        Event::ReleaseYanked {
+            module,
+            version,
+            reason,
+            by,
+        } => format!("{module} {version} is withdrawn by {by}: {reason}"),
+        Event::ReleaseUnyanked { module, version, by } => {
+            format!("{module} {version} is offered again by {by}")
+        }
+        Event::NodeLabelsSet { node, overrides, by } => {
+            format!("labels of {node} are set by {by}: {overrides:?}")
+        }
+        Event::NodeDrainRequested { node, by, reason, .. } => {
+            format!("{node} is to be drained, asked for by {by}: {reason}")
+        }
+        Event::NodeDrained { node } => format!("{node} is drained"),
+        Event::NodeUndrained { node, by } => format!("{node} serves again, by {by}"),
         Event::NodeRemoved { node, by } => format!("{node} is removed by {by}"),
         Event::DeploymentRequested {
             request, approval, ..

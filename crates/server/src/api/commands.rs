@@ -73,7 +73,11 @@ fn concerned(state: &State, command: &Command) -> (Option<ModuleName>, Option<En
     match command {
         Command::PushRelease { module, .. }
         | Command::Hold { module, .. }
-        | Command::LiftHold { module, .. } => (Some(module.clone()), None),
+        | Command::LiftHold { module, .. }
+        | Command::Revoke { module, .. }
+        | Command::SetMinimumVersion { module, .. }
+        | Command::Yank { module, .. }
+        | Command::Unyank { module, .. } => (Some(module.clone()), None),
         Command::Deploy(request) => (Some(request.module.clone()), Some(request.target.clone())),
         Command::Undeploy {
             module, environment, ..
@@ -91,7 +95,14 @@ fn concerned(state: &State, command: &Command) -> (Option<ModuleName>, Option<En
                 (Some(found.module.clone()), Some(found.target.clone()))
             })
         }
-        Command::Configure { .. } | Command::RemoveNode { .. } | Command::AdoptFleet { .. } => (None, None),
+        Command::SetLabels { node, .. }
+        | Command::Drain { node, .. }
+        | Command::Undrain { node, .. }
+        | Command::RemoveNode { node, .. } => {
+            let found = state.nodes.get(node);
+            (None, found.map(|found| found.environment.clone()))
+        }
+        Command::Configure { .. } | Command::AdoptFleet { .. } => (None, None),
     }
 }
 

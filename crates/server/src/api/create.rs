@@ -1,7 +1,6 @@
 //! `POST /deployments`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -21,6 +20,8 @@ use crate::views::deployment::status_name;
 use crate::views::estimate::estimate;
 use crate::views::time::{iso8601, rfc3339};
 
+/// Largest seed: JSON's readers keep it exact.
+const SEED_MAX: u64 = (1 << 53) - 1;
 /// Longest key of a metadata entry, in characters.
 const METADATA_KEY_LEN_MAX: usize = 100;
 /// Longest value of a metadata entry, in characters.
@@ -63,6 +64,8 @@ pub(super) struct CreateDeployment {
     pub allow_downgrade: Option<bool>,
     /// Whether a held rollout in its way is ended.
     pub supersede: Option<bool>,
+    /// The seed of its draws, as a plan states it; drawn where it is absent. Below 2⁵³.
+    pub seed: Option<u64>,
 }
 
 /// A deployment that was accepted.
@@ -147,7 +150,11 @@ pub(super) async fn create(State(api): Shared, call: Call, body: JsonObject) -> 
 }
 
 /// Reads the fields, or tells all their faults at once.
-fn validate(api: &Arc<Api>, call: &Call, fields: &Map<String, Value>) -> Result<DeployRequest, ApiError> {
+pub(super) fn validate(
+    api: &Api,
+    call: &Call,
+    fields: &Map<String, Value>,
+) -> Result<DeployRequest, ApiError> {
     let mut form = Form::new(fields);
     let module = form
         .required("moduleName")
@@ -172,12 +179,15 @@ fn validate(api: &Arc<Api>, call: &Call, fields: &Map<String, Value>) -> Result<
     let metadata = form.metadata();
     let require_approval = form.flag("requireApproval");
     let (allow_downgrade, supersede) = (form.flag("allowDowngrade"), form.flag("supersede"));
+    let seed = form
+        .number("seed")
+        .unwrap_or_else(|| rand::random::<u64>() & SEED_MAX);
     match (module, version, target, email) {
         (Some(module), Some(version), Some(target), Some(email)) if form.faults.is_empty() => {
             Ok(DeployRequest {
                 id: DeploymentId(Uuid::new_v4()),
                 trace_id: call.trace_id.clone(),
-                seed: rand::random(),
+                seed,
                 module,
                 version,
                 target,
@@ -194,7 +204,7 @@ fn validate(api: &Arc<Api>, call: &Call, fields: &Map<String, Value>) -> Result<
     }
 }
 
-fn parse_version(text: &str) -> Result<semver::Version, String> {
+pub(super) fn parse_version(text: &str) -> Result<semver::Version, String> {
     let wrong = |why: &str| format!("must be a semantic version such as 2.1.0 or 2.1.0-rc.1: {why}");
     if text.len() > VERSION_LEN_MAX {
         return Err(wrong("it is too long"));
@@ -233,11 +243,42 @@ pub(super) struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    /// A body that no fault was found in yet.
+    /// A body's fields, in which no fault was found yet.
     pub(super) fn new(fields: &'a Map<String, Value>) -> Self {
         Self {
             fields,
             faults: Vec::new(),
+        }
+    }
+
+    /// What was read, or all faults at once.
+    pub(super) fn read<T>(self, read: Option<T>) -> Result<T, ApiError> {
+        match read {
+            Some(read) if self.faults.is_empty() => Ok(read),
+            _ => Err(ApiError::validation(self.faults)),
+        }
+    }
+
+    /// A text of at most so many characters, empty where it is absent.
+    pub(super) fn short(&mut self, field: &str, chars_max: usize) -> String {
+        let text = self.text(field).unwrap_or_default();
+        if text.chars().count() > chars_max {
+            self.fault(field, format!("must be at most {chars_max} characters"));
+        }
+        text.to_owned()
+    }
+
+    /// A whole number that JSON's readers all keep exact.
+    fn number(&mut self, field: &str) -> Option<u64> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => None,
+            Some(value) => {
+                let number = value.as_u64().filter(|number| *number <= SEED_MAX);
+                if number.is_none() {
+                    self.fault(field, format!("must be a whole number from 0 to {SEED_MAX}"));
+                }
+                number
+            }
         }
     }
 

@@ -16,8 +16,13 @@ use super::limits::{Group, Limiter};
 use super::{ApiError, BASE};
 use crate::access::{Access, AccessError, Actor, Role, Source};
 
-/// Routes that are in no document and open to everybody, as the router writes them.
-const OPEN: [&str; 1] = ["/openapi.json"];
+/// Routes that are in no document and open to everybody, as the router writes them: pages that hold no data.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/" | "/openapi.json" | "/swagger")
+        || path.starts_with("/console/")
+        || path.starts_with("/swagger/")
+}
+
 /// Routes that somebody may call who has to choose a new password first.
 const BEFORE_A_NEW_PASSWORD: [&str; 3] = [
     "/api/v1/authentication/me",
@@ -58,10 +63,6 @@ impl Guard {
                     .insert(method, need(operation));
             }
         }
-        for path in OPEN {
-            let all = HashMap::from([("GET".to_owned(), Need::Nobody)]);
-            needs.insert(path.to_owned(), all);
-        }
         Self {
             needs,
             access,
@@ -79,6 +80,7 @@ impl Guard {
         };
         match self.needs.get(path) {
             Some(methods) => methods.get(method.as_str()).copied(),
+            None if is_open(path) => (*method == Method::GET).then_some(Need::Nobody),
             None => Some(Need::Role(Role::Admin)),
         }
     }

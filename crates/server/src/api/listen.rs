@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Peer;
+use super::stall::Unstalled;
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -29,6 +30,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const STREAMS_MAX: u32 = 128;
 /// A silent HTTP/2 client is asked this often whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what is sent to it.
+const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long requests in flight may go on after the shutdown began.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long accepting rests where the system refuses it (no file descriptors left).
@@ -125,7 +128,7 @@ async fn connection((stream, peer): (TcpStream, SocketAddr), router: Router, shu
         request.extensions_mut().insert(Peer(peer));
         router.call(request)
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(TokioIo::new(Unstalled::new(stream, STALL_MAX)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -7,11 +7,15 @@ mod body;
 mod call;
 mod clusters;
 mod commands;
+mod console;
 mod context;
 mod control;
 mod create;
 mod deployments;
+mod download;
 mod error;
+mod etag;
+mod events;
 mod fleet;
 mod guard;
 mod headers;
@@ -21,33 +25,40 @@ mod limits;
 mod listen;
 mod metrics;
 mod modules;
+mod node_commands;
 mod nodes;
 mod params;
+mod plan;
 mod push;
 mod push_body;
 mod releases;
+mod stall;
+mod swagger;
 mod tokens;
+mod undeploy;
 mod users;
+mod versions;
 mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
 use axum::middleware::Next;
-use axum::response::IntoResponse;
 use axum::routing::get;
 use hotswap_core::time::Millis;
 use hotswap_trust::Gate;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::Access;
 use crate::driver::{Driver, World};
+use crate::feed::Feed;
 use crate::notify::Notifier;
 use crate::registry::Registry;
 use crate::sight::{Metrics, Series, SightDb};
@@ -83,6 +94,8 @@ pub struct Api {
     pub notifier: Notifier,
     /// What a scrape shows.
     pub metrics: Metrics,
+    /// Live events.
+    pub feed: Arc<Feed>,
     /// A node without a report for this long counts as failed.
     pub heartbeat_timeout: Millis,
     /// Who may do what.
@@ -113,6 +126,8 @@ type Shared = State<Arc<Api>>;
         (name = "deployments", description = "Runs of the pipeline for a release, up to a target environment."),
         (name = "approvals", description = "Deployments that wait for a person."),
         (name = "clusters", description = "Environments and their nodes."),
+        (name = "events", description = "What happens, as it becomes durable."),
+        (name = "nodes", description = "The machines that run modules."),
         (name = "modules", description = "Modules and their releases."),
         (name = "authentication", description = "Logging in and out."),
         (name = "users", description = "Users, API tokens and signing keys."),
@@ -151,6 +166,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(control::resume))
         .routes(routes!(control::skip))
         .routes(routes!(control::promote))
+        .routes(routes!(events::all))
+        .routes(routes!(events::of_deployment))
         .routes(routes!(insight::why))
         .routes(routes!(insight::analysis))
         .routes(routes!(approvals::pending))
@@ -166,8 +183,6 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(releases::set_minimum))
         .routes(routes!(fleet::get))
         .routes(routes!(fleet::adopt))
-        .routes(routes!(nodes::list))
-        .routes(routes!(nodes::get))
         .routes(routes!(authentication::login))
         .routes(routes!(authentication::refresh))
         .routes(routes!(authentication::logout))
@@ -184,7 +199,22 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
         .routes(routes!(webhooks::list))
-        .routes(routes!(webhooks::dead_letters));
+        .routes(routes!(webhooks::dead_letters))
+        .routes(routes!(versions::versions))
+        .routes(routes!(versions::version))
+        .routes(routes!(versions::hold))
+        .routes(routes!(versions::unhold))
+        .routes(routes!(versions::yank))
+        .routes(routes!(versions::unyank))
+        .routes(routes!(undeploy::undeploy))
+        .routes(routes!(download::artifact))
+        .routes(routes!(plan::plan))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::get, node_commands::remove))
+        .routes(routes!(node_commands::labels))
+        .routes(routes!(node_commands::drain))
+        .routes(routes!(node_commands::undrain))
+        .routes(routes!(node_commands::relocate));
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest(BASE, v1)
         .routes(routes!(health::health))
@@ -193,7 +223,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(authentication::jwks))
         .routes(routes!(metrics::scrape))
         .split_for_parts();
-    let mut document = serde_json::to_value(&document).expect("the document is plain data");
+    let mut document = serde_json::to_value(describe(document)).expect("the document is plain data");
     say_what_the_guard_answers(&mut document);
     let guard = Arc::new(Guard::new(
         &document,
@@ -201,9 +231,14 @@ pub fn router(api: Arc<Api>) -> Router {
         Limiter::new(api.rate_limits),
     ));
     let origins = Origins::new(&api.cors_origins);
-    let document: Arc<str> = document.to_string().into();
+    let document = Arc::new(document);
     router
-        .route("/openapi.json", get(move || async move { described(&document) }))
+        .route(
+            "/openapi.json",
+            get(move |headers: HeaderMap| async move { etag::json(&headers, &*document) }),
+        )
+        .merge(swagger::routes())
+        .merge(console::routes())
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(guard, guard::guarded))
@@ -246,6 +281,47 @@ fn say_what_the_guard_answers(document: &mut Value) {
     }
 }
 
-fn described(document: &str) -> impl IntoResponse + use<> {
-    ([(CONTENT_TYPE, "application/json")], document.to_owned())
+/// What holds for every operation: whatever else is answered is an error's document.
+fn describe(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let error = || {
+        let body = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("ErrorBody")))
+            .build();
+        ResponseBuilder::new()
+            .description("What is wrong, and what to do.")
+            .content("application/json", body)
+            .build()
+    };
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("put", &mut item.put),
+            ("delete", &mut item.delete),
+            ("patch", &mut item.patch),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            // Handlers of different resources have equal names; an operation's identity is its method and path.
+            operation.operation_id = Some(operation_id(method, path));
+            let responses = &mut operation.responses.responses;
+            responses
+                .entry("default".to_owned())
+                .or_insert_with(|| error().into());
+        }
+    }
+    document
+}
+
+/// `getDeploymentsIdWhy`, for `get` and `/api/v1/deployments/{id}/why`.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path
+        .trim_start_matches(BASE)
+        .split(|c: char| !c.is_ascii_alphanumeric());
+    let capitalised = |word: &str| {
+        let (first, rest) = word.split_at(1);
+        first.to_ascii_uppercase() + rest
+    };
+    let words = words.filter(|word| !word.is_empty()).map(capitalised);
+    std::iter::once(method.to_owned()).chain(words).collect()
 }

@@ -3,11 +3,12 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
-use hotswap_core::command::Refusal;
+use axum::response::Response;
 use hotswap_core::ids::ModuleName;
 
 use super::params::Params;
-use super::{ApiError, BASE, ErrorBody, Shared};
+use super::releases::{module_name, unknown_module};
+use super::{ApiError, BASE, ErrorBody, Shared, etag};
 use crate::views::module::{ModuleView, view};
 
 /// Modules of a page unless the query says otherwise.
@@ -64,19 +65,22 @@ pub(super) async fn list(
 /// Tells a module's versions.
 #[utoipa::path(
     get, path = "/modules/{name}", tag = "modules", security(("bearer" = ["Viewer"])),
-    params(("name" = String, Path, description = "The module.")),
-    responses((status = OK, body = ModuleView), (status = NOT_FOUND, body = ErrorBody))
+    params(("name" = String, Path, description = "The module."),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of an answer that the client has.")),
+    responses(
+        (status = OK, body = ModuleView), (status = NOT_MODIFIED, description = "The client has it."),
+        (status = NOT_FOUND, body = ErrorBody),
+    )
 )]
-pub(super) async fn get(State(api): Shared, Path(name): Path<String>) -> Result<Json<ModuleView>, ApiError> {
+pub(super) async fn get(
+    State(api): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let state = api.world().state();
-    let name: ModuleName = name
-        .parse()
-        .map_err(|error| ApiError::not_found("unknown_module", format!("no such module: {error}")))?;
+    let name = module_name(&name)?;
     match state.modules.get(&name) {
-        Some(module) => Ok(Json(view(&name, module, &state))),
-        None => {
-            let known = state.modules.keys().map(ToString::to_string).collect();
-            Err(ApiError::refused(&Refusal::UnknownModule { module: name, known }))
-        }
+        Some(module) => etag::json(&headers, &view(&name, module, &state)),
+        None => Err(unknown_module(&state, name)),
     }
 }

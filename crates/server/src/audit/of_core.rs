@@ -35,6 +35,13 @@ fn by(event: &Event) -> Option<&String> {
         | Event::NodeRemoved { by, .. }
         | Event::RolloutPaused { by, .. }
         | Event::RolloutResumed { by, .. }
+        | Event::ReleaseRevoked { by, .. }
+        | Event::MinimumVersionSet { by, .. }
+        | Event::ReleaseYanked { by, .. }
+        | Event::ReleaseUnyanked { by, .. }
+        | Event::NodeLabelsSet { by, .. }
+        | Event::NodeDrainRequested { by, .. }
+        | Event::NodeUndrained { by, .. }
         | Event::RolloutPromoted { by, .. } => Some(by),
         _ => None,
     }
@@ -93,6 +100,28 @@ pub fn command_named(command: &Command) -> (&'static str, Option<DeploymentId>, 
             ..
         } => ("hold", None, format!("{module} {release}: {reason}")),
         Command::LiftHold { module, digest, .. } => ("liftHold", None, format!("{module} {digest}")),
+        Command::Revoke {
+            module,
+            version,
+            reason,
+            ..
+        } => ("revoke", None, format!("{module} {version}: {reason}")),
+        Command::SetMinimumVersion { module, version, .. } => {
+            let version = version
+                .as_ref()
+                .map_or_else(|| "any".to_owned(), ToString::to_string);
+            ("setMinimumVersion", None, format!("{module}: {version}"))
+        }
+        Command::Yank {
+            module,
+            version,
+            reason,
+            ..
+        } => ("yank", None, format!("{module} {version}: {reason}")),
+        Command::Unyank { module, version, .. } => ("unyank", None, format!("{module} {version}")),
+        Command::SetLabels { node, .. } => ("setLabels", None, node.to_string()),
+        Command::Drain { node, reason, .. } => ("drainNode", None, format!("{node}: {reason}")),
+        Command::Undrain { node, .. } => ("undrainNode", None, node.to_string()),
         Command::MoveNode {
             node, environment, ..
         } => ("moveNode", None, format!("{node} to {environment}")),

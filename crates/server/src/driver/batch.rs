@@ -47,8 +47,16 @@ impl Draft {
 
     fn note(&mut self, state: &State, event: &Event, deployment: Option<DeploymentId>) {
         match event {
-            Event::NodeRegistered { node, .. } | Event::NodeMoved { node, .. } => {
+            Event::NodeRegistered { node, .. }
+            | Event::NodeMoved { node, .. }
+            | Event::NodeDrained { node }
+            | Event::NodeUndrained { node, .. } => self.nodes.push(node.clone()),
+            // What these change of a node's spec, their node alone is told.
+            Event::NodeExcluded { node, .. }
+            | Event::NodeExcused { node, .. }
+            | Event::ExceptionRecorded { node, .. } => {
                 self.nodes.push(node.clone());
+                self.checks_due = true;
             }
             Event::NodeRemoved { node, .. } => self.removed.push(node.clone()),
             Event::NodeDescribed { .. } | Event::EvidenceRecorded { .. } => return,
@@ -152,6 +160,12 @@ fn deployment_of(state: &State, event: &Event) -> Option<DeploymentId> {
         | Event::ReleaseHoldLifted { .. }
         | Event::ReleaseRevoked { .. }
         | Event::MinimumVersionSet { .. }
+        | Event::ReleaseYanked { .. }
+        | Event::ReleaseUnyanked { .. }
+        | Event::NodeLabelsSet { .. }
+        | Event::NodeDrainRequested { .. }
+        | Event::NodeDrained { .. }
+        | Event::NodeUndrained { .. }
         | Event::NodeRegistered { .. }
         | Event::NodeDescribed { .. }
         | Event::NodeMoved { .. }

@@ -122,7 +122,9 @@ impl World {
                 self.counts.note(&state, event);
             }
         }
-        self.committed.send_replace(state.seq);
+        let seq = state.seq;
+        drop(state);
+        self.committed.send_replace(seq);
     }
 
     pub(super) fn observe<T>(&self, change: impl FnOnce(&mut Observations) -> T) -> T {

@@ -143,6 +143,32 @@ pub struct DeploymentRow {
     pub ended: Option<WallTime>,
 }
 
+/// Which events are asked for, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedQuery {
+    /// Only after this number.
+    pub after: u64,
+    /// Only of this deployment.
+    pub deployment: Option<DeploymentId>,
+    /// At most so many, bounded by [`EVENTS_READ_MAX`].
+    pub limit: usize,
+}
+
+/// An event with what it is about.
+#[derive(Clone, Debug)]
+pub struct FeedEntry {
+    /// The event.
+    pub logged: Logged,
+    /// The deployment whose decisions it belongs to.
+    pub deployment: Option<DeploymentId>,
+    /// That deployment's module.
+    pub module: Option<String>,
+    /// That deployment's version.
+    pub version: Option<String>,
+    /// That deployment's target.
+    pub target: Option<String>,
+}
+
 /// What keeps the log. One writer, many readers; reads see what is committed.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -184,6 +210,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The events of a deployment after a number, in order, at most [`EVENTS_READ_MAX`].
     async fn events_of(&self, id: DeploymentId, after: u64) -> Result<Vec<Logged>, StoreError>;
+
+    /// Events with what they are about, in order. Numbers may be missing where the log was compacted.
+    async fn feed(&self, query: FeedQuery) -> Result<Vec<FeedEntry>, StoreError>;
 
     /// The first answer under a key, if there is one: the request's fingerprint, and the answer.
     async fn first_answer(&self, scope: String, key: String) -> Result<Option<FirstAnswer>, StoreError>;

@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter
 
 use super::writer::{signed, unsigned};
 use super::{
-    DEPLOYMENTS_PAGE_MAX, DeploymentQuery, DeploymentRow, EVENTS_READ_MAX, Entry, FirstAnswer,
-    IdempotencyKey, StoreError,
+    DEPLOYMENTS_PAGE_MAX, DeploymentQuery, DeploymentRow, EVENTS_READ_MAX, Entry, FeedEntry, FeedQuery,
+    FirstAnswer, IdempotencyKey, StoreError,
 };
 
 pub(super) fn snapshot(connection: &Connection) -> Result<Option<State>, StoreError> {
@@ -103,6 +103,36 @@ fn read_event(row: &Row<'_>) -> Result<Logged, StoreError> {
         wall: WallTime(unsigned(row.get(3)?)),
         event,
     })
+}
+
+pub(super) fn feed(connection: &Connection, query: FeedQuery) -> Result<Vec<FeedEntry>, StoreError> {
+    let only = if query.deployment.is_some() {
+        "e.deployment = ?3 and"
+    } else {
+        ""
+    };
+    let mut select = connection.prepare_cached(&format!(
+        "select e.seq, e.epoch, e.at, e.wall, e.type, e.body, e.deployment, d.module, d.version, d.environment
+         from event e left join deployment d on d.id = e.deployment
+         where {only} e.seq > ?1 order by e.seq limit ?2"
+    ))?;
+    let (after, most) = (signed(query.after), limit(query.limit.min(EVENTS_READ_MAX)));
+    let mut rows = match query.deployment {
+        Some(id) => select.query(params![after, most, id.to_string()])?,
+        None => select.query(params![after, most])?,
+    };
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let deployment: Option<String> = row.get(6)?;
+        entries.push(FeedEntry {
+            logged: read_event(row)?,
+            deployment: deployment.and_then(|id| id.parse().ok()),
+            module: row.get(7)?,
+            version: row.get(8)?,
+            target: row.get(9)?,
+        });
+    }
+    Ok(entries)
 }
 
 pub(super) fn deployment(

@@ -19,8 +19,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::access::{self, AccessChange, AccessRecords, SignedHead};
 use super::writer::{self, Job, Snapshot};
 use super::{
-    AccessStore, Batch, DeploymentQuery, DeploymentRow, Entry, FirstAnswer, Leadership, Store, StoreError,
-    audit, reader, schema,
+    AccessStore, Batch, DeploymentQuery, DeploymentRow, Entry, FeedEntry, FeedQuery, FirstAnswer, Leadership,
+    Store, StoreError, audit, reader, schema,
 };
 use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
 
@@ -203,6 +203,10 @@ impl Store for SqliteStore {
     async fn events_of(&self, id: DeploymentId, after: u64) -> Result<Vec<Logged>, StoreError> {
         self.read(move |connection| reader::events_of(connection, id, after))
             .await
+    }
+
+    async fn feed(&self, query: FeedQuery) -> Result<Vec<FeedEntry>, StoreError> {
+        self.read(move |connection| reader::feed(connection, query)).await
     }
 
     async fn first_answer(&self, scope: String, key: String) -> Result<Option<FirstAnswer>, StoreError> {

@@ -39,7 +39,7 @@ pub struct ClusterView {
     pub total_nodes: usize,
     /// Those of them that are Running.
     pub healthy_nodes: usize,
-    /// The others.
+    /// The others, except those that an operator drains or drained.
     pub unhealthy_nodes: usize,
     /// Averages over its nodes' last reports.
     pub metrics: ClusterMetrics,
@@ -71,7 +71,7 @@ pub struct ClusterNode {
     pub node_id: String,
     /// Its host name.
     pub hostname: String,
-    /// Initializing, Running, Degraded or Failed.
+    /// Initializing, Running, Degraded, Stopping, Stopped or Failed.
     pub status: &'static str,
     /// When its last report came; null if none came since the server's start.
     #[schema(format = "date-time")]
@@ -81,8 +81,8 @@ pub struct ClusterNode {
 /// All environments, in order.
 pub fn list(state: &State, obs: &Observations, now: Now, heartbeat_timeout: Millis) -> Vec<ClusterItem> {
     let item = |environment: &EnvName| {
-        let (total, healthy) = counts(environment, state, obs, now, heartbeat_timeout);
-        let is_healthy = total == healthy || healthy * 100 >= total * HEALTHY_PERCENT_MIN;
+        let (total, healthy, unhealthy) = counts(environment, state, obs, now, heartbeat_timeout);
+        let is_healthy = unhealthy == 0 || healthy * 100 >= total * HEALTHY_PERCENT_MIN;
         ClusterItem {
             environment: environment.to_string(),
             total_nodes: total,
@@ -105,7 +105,7 @@ pub fn view(
     now: Now,
     heartbeat_timeout: Millis,
 ) -> ClusterView {
-    let (total, healthy) = counts(environment, state, obs, now, heartbeat_timeout);
+    let (total, healthy, unhealthy) = counts(environment, state, obs, now, heartbeat_timeout);
     let node = |id: &NodeId| ClusterNode {
         node_id: id.to_string(),
         hostname: state
@@ -113,14 +113,14 @@ pub fn view(
             .get(id)
             .map(|node| node.hostname.clone())
             .unwrap_or_default(),
-        status: status(id, obs, now, heartbeat_timeout),
+        status: status(id, state, obs, now, heartbeat_timeout),
         last_heartbeat: last_heartbeat(obs.node(id)),
     };
     ClusterView {
         environment: environment.to_string(),
         total_nodes: total,
         healthy_nodes: healthy,
-        unhealthy_nodes: total - healthy,
+        unhealthy_nodes: unhealthy,
         metrics: metrics(environment, state, obs),
         nodes: members(environment, state).map(node).collect(),
     }
@@ -135,18 +135,20 @@ fn members<'a>(environment: &EnvName, state: &'a State) -> impl Iterator<Item = 
         .flatten()
 }
 
+/// All nodes, those that are Running, and those that ought to be.
 fn counts(
     environment: &EnvName,
     state: &State,
     obs: &Observations,
     now: Now,
     heartbeat_timeout: Millis,
-) -> (usize, usize) {
-    members(environment, state).fold((0, 0), |(total, healthy), id| {
-        (
-            total + 1,
-            healthy + usize::from(status(id, obs, now, heartbeat_timeout) == "Running"),
-        )
+) -> (usize, usize, usize) {
+    members(environment, state).fold((0, 0, 0), |(total, healthy, unhealthy), id| {
+        match status(id, state, obs, now, heartbeat_timeout) {
+            "Running" => (total + 1, healthy + 1, unhealthy),
+            "Stopping" | "Stopped" => (total + 1, healthy, unhealthy),
+            _ => (total + 1, healthy, unhealthy + 1),
+        }
     })
 }
 

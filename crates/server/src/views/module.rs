@@ -47,6 +47,8 @@ pub struct ReleaseView {
     pub hold_reason: Option<String>,
     /// Whether that is for good.
     pub revoked: bool,
+    /// Why it is withdrawn, if it is: it can't be deployed, and what runs it keeps it.
+    pub yank_reason: Option<String>,
 }
 
 /// What an environment runs of a module.
@@ -82,17 +84,6 @@ pub struct PushedView {
 
 /// A module with its versions.
 pub fn view(name: &ModuleName, module: &Module, state: &State) -> ModuleView {
-    let release = |(version, release): (&semver::Version, &Release)| ReleaseView {
-        version: version.to_string(),
-        digest: release.digest.to_string(),
-        size: release.size,
-        kind: release.kind.name(),
-        pushed_at: rfc3339(release.pushed_at),
-        pushed_by: release.pushed_by.clone(),
-        signed_by: release.signed_by.clone(),
-        revoked: module.holds.get(&release.digest).is_some_and(|hold| hold.revoked),
-        hold_reason: module.holds.get(&release.digest).map(|hold| hold.reason.clone()),
-    };
     let stable = state.environments.iter().filter_map(|environment| {
         let stable = state.env_module(&environment.name, name)?.stable.as_ref()?;
         Some(StableView {
@@ -103,8 +94,28 @@ pub fn view(name: &ModuleName, module: &Module, state: &State) -> ModuleView {
     ModuleView {
         module_name: name.to_string(),
         minimum_version: module.minimum.as_ref().map(ToString::to_string),
-        versions: module.releases.iter().rev().map(release).collect(),
+        versions: versions(module).collect(),
         environments: stable.collect(),
+    }
+}
+
+/// A module's versions, newest first.
+pub fn versions(module: &Module) -> impl Iterator<Item = ReleaseView> {
+    let newest_first = module.releases.iter().rev();
+    newest_first.map(|(version, release)| release_view(module, version, release))
+}
+
+/// One version of a module.
+pub fn release_view(module: &Module, version: &semver::Version, release: &Release) -> ReleaseView {
+    ReleaseView {
+        version: version.to_string(),
+        digest: release.digest.to_string(),
+        size: release.size,
+        kind: release.kind.name(),
+        pushed_at: rfc3339(release.pushed_at),
+        pushed_by: release.pushed_by.clone(),
+        hold_reason: module.holds.get(&release.digest).map(|hold| hold.reason.clone()),
+        yank_reason: module.yanks.get(version).map(|yank| yank.reason.clone()),
     }
 }
 

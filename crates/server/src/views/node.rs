@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use hotswap_core::decide::spare;
 use hotswap_core::ids::{Digest, ModuleName, NodeId};
 use hotswap_core::observe::{ModuleObs, NodeObs, Observations, Presence};
 use hotswap_core::report::{NodeHealth, ReleaseStatus};
-use hotswap_core::state::{Node, State};
+use hotswap_core::state::{Drain, Node, State};
 use hotswap_core::time::{Millis, Now};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -31,7 +32,7 @@ pub struct NodeView {
     pub hostname: String,
     /// Where it belongs.
     pub environment: String,
-    /// Initializing, Running, Degraded or Failed.
+    /// Initializing, Running, Degraded, Stopping (to be drained), Stopped (drained) or Failed.
     pub status: &'static str,
     /// When its last report came; null if none came since the server's start.
     #[schema(format = "date-time")]
@@ -41,8 +42,12 @@ pub struct NodeView {
     pub registered: String,
     /// Where its ingress listens.
     pub ingress: Option<String>,
-    /// Its labels.
+    /// Its labels: those that it reports, and over them those that operators set.
     pub labels: BTreeMap<String, String>,
+    /// The labels among them that operators set.
+    pub set_labels: BTreeMap<String, String>,
+    /// Its drain; null where it serves.
+    pub drain: Option<DrainView>,
     /// Version of its agent.
     pub agent_version: Option<String>,
     /// What it can run.
@@ -51,6 +56,26 @@ pub struct NodeView {
     pub health: Option<NodeHealthView>,
     /// What it runs, by its own report.
     pub modules: Vec<NodeModule>,
+}
+
+/// An operator's wish that a node serve nothing.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainView {
+    /// Draining (it waits for its environment to be able to spare it) or Drained.
+    pub state: &'static str,
+    /// Who asked.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    #[schema(format = "date-time")]
+    pub since: String,
+    /// Until when it waits at most; then it is drained all the same.
+    #[schema(format = "date-time")]
+    pub deadline: String,
+    /// What it waits for; null where it doesn't.
+    pub waits_for: Option<String>,
 }
 
 /// A machine's health.
@@ -110,7 +135,17 @@ pub struct NodeRelease {
 }
 
 /// How a node stands, in the contract's words.
-pub fn status(id: &NodeId, obs: &Observations, now: Now, heartbeat_timeout: Millis) -> &'static str {
+pub fn status(
+    id: &NodeId,
+    state: &State,
+    obs: &Observations,
+    now: Now,
+    heartbeat_timeout: Millis,
+) -> &'static str {
+    let drain = state.nodes.get(id).and_then(|node| node.drain.as_ref());
+    if drain.is_some_and(|drain| drain.taken) {
+        return "Stopped";
+    }
     let seen = obs.node(id).filter(|seen| seen.hello.is_some());
     match obs.presence(id, now.core) {
         Presence::Silent { silent_for } if silent_for >= heartbeat_timeout => "Failed",
@@ -121,7 +156,20 @@ pub fn status(id: &NodeId, obs: &Observations, now: Now, heartbeat_timeout: Mill
         {
             "Degraded"
         }
+        _ if drain.is_some() => "Stopping",
         _ => "Running",
+    }
+}
+
+/// A node's drain, where it has one.
+pub fn drain_view(drain: &Drain, waits_for: Option<String>) -> DrainView {
+    DrainView {
+        state: if drain.taken { "Drained" } else { "Draining" },
+        by: drain.by.clone(),
+        reason: drain.reason.clone(),
+        since: rfc3339(drain.since),
+        deadline: rfc3339(drain.until),
+        waits_for,
     }
 }
 
@@ -153,11 +201,20 @@ pub fn view(
         node_id: id.to_string(),
         hostname: node.hostname.clone(),
         environment: node.environment.to_string(),
-        status: status(id, obs, now, heartbeat_timeout),
+        status: status(id, state, obs, now, heartbeat_timeout),
         last_heartbeat: last_heartbeat(seen),
         registered: rfc3339(node.registered),
         ingress: hello.map(|hello| hello.ingress.clone()),
-        labels: node.labels.clone(),
+        labels: node.effective_labels(),
+        set_labels: node.overrides.clone(),
+        drain: node.drain.as_ref().map(|drain| {
+            let waiting = (!drain.taken).then(|| spare(state, obs, id, now).err()).flatten();
+            let place = &node.environment;
+            drain_view(
+                drain,
+                waiting.map(|unspared| format!("{place} to be able to spare it: {unspared}")),
+            )
+        }),
         agent_version: hello.map(|hello| hello.agent_version.clone()),
         capabilities: hello.map(|hello| hello.capabilities.clone()).unwrap_or_default(),
         health: seen.and_then(|seen| seen.health).map(health_view),

@@ -13,9 +13,10 @@ const NODES_NAMED_MAX: usize = 5;
 pub fn environment(event: &Event) -> Option<&EnvName> {
     match event {
         Event::RolloutStarted { plan } => Some(&plan.environment),
-        Event::ExceptionRecorded { environment, .. } | Event::ReversalRequested { environment, .. } => {
-            Some(environment)
-        }
+        Event::ExceptionRecorded { environment, .. }
+        | Event::ReversalRequested { environment, .. }
+        | Event::NodeRegistered { environment, .. }
+        | Event::NodeMoved { environment, .. } => Some(environment),
         Event::StepStarted { key, .. }
         | Event::StepCompleted { key, .. }
         | Event::NodeEntered { key, .. }
@@ -93,7 +94,59 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::DeploymentRolledBack { by, .. } => format!("undone by deployment {by}"),
         Event::RolloutPaused { by, .. } => format!("{by} paused it"),
         Event::RolloutResumed { by, .. } => format!("{by} let it go on"),
-        _ => return of_rollout(event),
+        _ => return of_rollout(event).or_else(|| of_fleet(event)),
+    })
+}
+
+/// What happened to releases, nodes and the server itself.
+fn of_fleet(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::EnvironmentsConfigured { environments } => {
+            let names: Vec<&str> = environments
+                .iter()
+                .map(|environment| environment.name.as_str())
+                .collect();
+            format!("the environments were configured: {}", names.join(", "))
+        }
+        Event::EpochStarted { epoch } => format!("the server began epoch {epoch}"),
+        Event::ReleasePushed {
+            module,
+            version,
+            release,
+        } => format!("{} pushed {module} {version}", release.pushed_by),
+        Event::ReleaseHeld {
+            module,
+            release,
+            reason,
+        } => format!("{module} {release} is on hold: {reason}"),
+        Event::ReleaseHoldLifted { module, digest, by } => {
+            format!("{by} lifted the hold of {module} {}", digest.short())
+        }
+        Event::ReleaseYanked {
+            module,
+            version,
+            reason,
+            by,
+        } => format!("{by} withdrew {module} {version}: {reason}"),
+        Event::ReleaseUnyanked { module, version, by } => format!("{by} offers {module} {version} again"),
+        Event::NodeRegistered {
+            node, environment, ..
+        } => format!("{node} joined {environment}"),
+        Event::NodeDescribed { node, .. } => format!("{node} describes itself anew"),
+        Event::NodeMoved {
+            node,
+            environment,
+            by,
+        } => format!("{by} moved {node} to {environment}"),
+        Event::NodeRemoved { node, by } => format!("{by} removed {node}"),
+        Event::NodeLabelsSet { node, by, .. } => format!("{by} set labels of {node}"),
+        Event::NodeDrainRequested { node, by, reason, .. } => {
+            let colon = if reason.is_empty() { "" } else { ": " };
+            format!("{by} asked for {node} to be drained{colon}{reason}")
+        }
+        Event::NodeDrained { node } => format!("{node} is drained: it serves nothing"),
+        Event::NodeUndrained { node, by } => format!("{by} let {node} serve again"),
+        _ => return None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Times and durations as the contract writes them.
 
 use hotswap_core::time::{Millis, WallTime};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// RFC 3339 in UTC with milliseconds: `2026-11-23T23:05:00.000Z`.
 pub fn rfc3339(time: WallTime) -> String {
@@ -21,9 +21,25 @@ pub fn iso8601(duration: Millis) -> String {
     SignedDuration::from_millis(i64::try_from(duration.0).unwrap_or(i64::MAX)).to_string()
 }
 
+/// What [`iso8601`] wrote, and weeks or days too. `None`: not a duration, or below 0.
+pub fn parse_iso8601(text: &str) -> Option<Millis> {
+    let span: Span = text.parse().ok()?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    u64::try_from(duration.as_millis()).ok().map(Millis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_back() {
+        assert_eq!(parse_iso8601("PT10M"), Some(Millis(600_000)));
+        assert_eq!(parse_iso8601("P1DT0.25S"), Some(Millis(86_400_250)));
+        for bad in ["10m", "-PT1S", "P1Y", "", "PT"] {
+            assert_eq!(parse_iso8601(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_utc_with_milliseconds() {

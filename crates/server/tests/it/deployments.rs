@@ -7,7 +7,7 @@ use crate::agent::{FakeNode, Fares};
 use crate::harness::{TestServer, deployment, package, package_with, read};
 
 /// Two nodes in each of the four environments.
-async fn fleet(server: &TestServer, fares: Fares) -> Vec<FakeNode> {
+pub(crate) async fn fleet(server: &TestServer, fares: Fares) -> Vec<FakeNode> {
     let mut nodes = Vec::new();
     for environment in ["Development", "QA", "Staging", "Production"] {
         for place in ["a", "b"] {

@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep};
 
 /// The first admin's password in tests.
 pub(crate) const PASSWORD: &str = "correct horse battery";
+use crate::contract::Contract;
+
 /// How long a test waits for a state.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -78,6 +80,48 @@ pub(crate) fn config(dir: &Path) -> ServerConfig {
         package_bytes_max: 4 << 20,
         gate: Gate::default().allowing_unsigned(),
         ..ServerConfig::new(dir)
+    }
+}
+
+/// A request under way.
+pub(crate) struct Ask {
+    builder: RequestBuilder,
+    document: RequestBuilder,
+    method: Method,
+    path: String,
+}
+
+impl Ask {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.builder = self.builder.header(name, value);
+        self
+    }
+
+    pub(crate) fn json(mut self, body: &impl serde::Serialize) -> Self {
+        self.builder = self.builder.json(body);
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<reqwest::Body>) -> Self {
+        self.builder = self.builder.body(body);
+        self
+    }
+
+    pub(crate) async fn send(self) -> reqwest::Result<Response> {
+        static CONTRACT: OnceCell<Contract> = OnceCell::const_new();
+        let read = || async {
+            let document = self.document.send().await.unwrap();
+            Contract::new(document.json().await.unwrap())
+        };
+        let contract = CONTRACT.get_or_init(read).await;
+        let response = self.builder.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await?;
+        contract.check(&self.method, &self.path, status, &headers, &bytes);
+        let mut checked = http::Response::new(bytes);
+        *checked.status_mut() = status;
+        *checked.headers_mut() = headers;
+        Ok(checked.into())
     }
 }
 
@@ -154,6 +198,17 @@ impl TestServer {
     }
 
     /// A request without a token.
+    /// A request whose answer is held against the API's own document.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Ask {
+        Ask {
+            builder: self.bare(method.clone(), path),
+            document: self.bare(Method::GET, "/openapi.json"),
+            method,
+            path: path.to_owned(),
+        }
+    }
+
+    /// A request whose answer is left alone, such as an endless one.
     pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("http://{}{path}", self.running.http_addr()))

@@ -104,3 +104,134 @@ async fn a_huge_stream_is_cut_off_without_a_length() {
         (StatusCode::PAYLOAD_TOO_LARGE, &json!("package_too_large"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_is_downloaded_whole_and_in_parts() {
+    let server = TestServer::start().await;
+    let package = package("pay", "1.0.0");
+    let path = format!("/api/v1/artifacts/{}", package.digest);
+    let (status, body) = server.get(&path).await;
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::NOT_FOUND, &json!("unknown_artifact")),
+        "before it is pushed"
+    );
+    server.push(&package).await;
+    let whole = server.request(Method::GET, &path).send().await.unwrap();
+    assert_eq!(whole.status(), StatusCode::OK);
+    let tag = whole.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(tag, format!("\"{}\"", package.digest));
+    assert_eq!(whole.bytes().await.unwrap(), package.file);
+
+    let part = |range: &str| server.request(Method::GET, &path).header("range", range).send();
+    let half = package.file.len() / 2;
+    let rest = part(&format!("bytes={half}-")).await.unwrap();
+    assert_eq!(rest.status(), StatusCode::PARTIAL_CONTENT);
+    let size = package.file.len();
+    let span = rest.headers()["content-range"].to_str().unwrap().to_owned();
+    assert_eq!(span, format!("bytes {half}-{}/{size}", size - 1));
+    assert_eq!(rest.bytes().await.unwrap(), package.file.slice(half..));
+    let beyond = part(&format!("bytes={size}-")).await.unwrap();
+    assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    let had = server.request(Method::GET, &path).header("if-none-match", &tag);
+    assert_eq!(had.send().await.unwrap().status(), StatusCode::NOT_MODIFIED);
+    let bare = format!("/api/v1/artifacts/{}", package.digest.hex());
+    let bare = server.request(Method::GET, &bare).send().await.unwrap();
+    assert_eq!(bare.status(), StatusCode::OK, "the digits alone will do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_listed_held_and_withdrawn() {
+    let server = TestServer::start().await;
+    for version in ["1.0.0", "1.10.0", "1.2.0"] {
+        server.push(&package("pay", version)).await;
+    }
+    let (_, versions) = server.get("/api/v1/modules/pay/versions").await;
+    let names: Vec<&str> = versions
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|v| v["version"].as_str())
+        .collect();
+    assert_eq!(names, ["1.10.0", "1.2.0", "1.0.0"], "newest first, by precedence");
+    let first = server
+        .request(Method::GET, "/api/v1/modules/pay/versions?limit=2")
+        .send()
+        .await
+        .unwrap();
+    let link = first.headers()["link"].to_str().unwrap().to_owned();
+    let next = link.trim_start_matches('<').split('>').next().unwrap();
+    let (_, rest) = server.get(next).await;
+    assert_eq!(rest[0]["version"], "1.0.0");
+
+    let one = "/api/v1/modules/pay/versions/1.2.0";
+    let answer = server.request(Method::GET, one).send().await.unwrap();
+    let tag = answer.headers()["etag"].to_str().unwrap().to_owned();
+    let again = server
+        .request(Method::GET, one)
+        .header("if-none-match", &tag)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+
+    let (status, held) = server
+        .post(&format!("{one}/hold"), &json!({ "reason": "a hunch" }))
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        held["release"]["holdReason"]
+            .as_str()
+            .unwrap()
+            .contains("a hunch"),
+        "{held:#}"
+    );
+    let changed = server
+        .request(Method::GET, one)
+        .header("if-none-match", &tag)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(changed.status(), StatusCode::OK, "it says something else now");
+    let wanted = crate::harness::deployment("pay", "1.2.0", "QA");
+    let (status, body) = server.post("/api/v1/deployments", &wanted).await;
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::BAD_REQUEST, &json!("release_held"))
+    );
+    let (status, free) = server.post(&format!("{one}/unhold"), &json!({})).await;
+    assert_eq!(
+        (status, &free["release"]["holdReason"]),
+        (StatusCode::OK, &json!(null))
+    );
+    let (status, _) = server.post(&format!("{one}/unhold"), &json!({})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "no hold is left");
+
+    let (_, yanked) = server
+        .post(&format!("{one}/yank"), &json!({ "reason": "a leak" }))
+        .await;
+    assert_eq!(yanked["release"]["yankReason"], "a leak");
+    let (status, body) = server.post("/api/v1/deployments", &wanted).await;
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::BAD_REQUEST, &json!("release_yanked"))
+    );
+    let server = server.restart().await;
+    let (_, versions) = server.get("/api/v1/modules/pay/versions").await;
+    assert_eq!(versions[1]["yankReason"], "a leak", "it is in the log");
+    let (_, offered) = server.post(&format!("{one}/unyank"), &json!({})).await;
+    assert_eq!(offered["release"]["yankReason"], json!(null));
+
+    for (path, code) in [
+        ("/api/v1/modules/none-such/versions", "unknown_module"),
+        ("/api/v1/modules/pay/versions/9.9.9", "unknown_version"),
+        ("/api/v1/modules/pay/versions/latest", "unknown_version"),
+    ] {
+        let (status, body) = server.get(path).await;
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::NOT_FOUND, &json!(code)),
+            "{path}"
+        );
+    }
+}
