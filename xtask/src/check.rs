@@ -162,3 +162,21 @@ pub(crate) fn sim(args: &[String]) -> Result<()> {
             .args(args),
     )
 }
+
+/// Runs the judge's simulation; fails where it breaks its bounds.
+pub(crate) fn judge(quick: bool) -> Result<()> {
+    let mut command = cargo();
+    command.args([
+        "run",
+        "--release",
+        "--quiet",
+        "--locked",
+        "-p",
+        "hotswap-judgelab",
+        "--",
+    ]);
+    if quick {
+        command.arg("--quick");
+    }
+    run::run(&mut command)
+}

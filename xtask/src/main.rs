@@ -41,6 +41,12 @@ enum Command {
     },
     /// Ask a running server what its own document makes possible, with schemathesis; left out where that isn't there.
     ApiFuzz(api_fuzz::Args),
+    /// Simulate the judge's error rates and power beside other judges; the last line is the verdict.
+    Judge {
+        /// Fewer runs and cells: under a minute.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Fail where the core could reach a clock, a file, a network or a random source.
     Purity,
 }
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
         Command::Modules(args) => modules::run(&args),
         Command::Sim { args } => check::sim(&args),
         Command::ApiFuzz(args) => api_fuzz::run(&args),
+        Command::Judge { quick } => check::judge(quick),
         Command::Purity => purity::check(),
     };
     match result {

@@ -279,6 +279,16 @@ pub(crate) enum Command {
   hotswap webhooks
   hotswap webhooks -o json")]
     Webhooks,
+    /// Chart what the judge saw: candidate against control, the evidence, and the verdict on each step
+    #[command(after_help = "Examples:
+  hotswap analysis 3f2a
+  hotswap analysis 3f2a -o json")]
+    Analysis(One),
+    /// Judge a deployment's recorded evidence again under another policy: when would it have stopped?
+    #[command(after_help = "Examples:
+  hotswap replay 3f2a --set judge.alpha=0.05
+  hotswap replay 3f2a --set judge.error_margin_points=0.02 --set 'judge.dry_run=cpu|memory'")]
+    Replay(Replay),
     /// Run the control plane
     #[command(after_help = "Examples:
   hotswap server --trust hotswap-trust/trust.toml
@@ -776,6 +786,15 @@ pub(crate) struct Watched {
 pub(crate) struct One {
     /// The deployment's id, or a unique beginning of it
     pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The deployment's id, or a unique beginning of it
+    pub(crate) id: String,
+    /// A setting of the judge that is different; may be repeated
+    #[arg(long, value_name = "judge.NAME=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 #[derive(Debug, Args)]

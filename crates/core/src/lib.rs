@@ -5,6 +5,7 @@
 
 pub mod analysis;
 pub mod apply;
+pub mod attribution;
 pub mod checks;
 pub mod command;
 pub mod decide;
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod policy;
 pub mod reconcile;
 pub mod release;
+pub mod replay;
 pub mod report;
 pub mod rollout;
 pub mod spec;

@@ -296,7 +296,7 @@ impl Observations {
             .blocks
             .entry(interval.step)
             .or_default()
-            .merge(&interval.block);
+            .merge_node(place, &interval.block);
     }
 
     /// Forgets what State holds now. Called after events were applied.

@@ -1,10 +1,12 @@
 //! Environments and what a rollout in them may do. A rollout freezes its copy when it starts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::JudgePolicy;
+use crate::analysis::{JudgePolicy, Settings};
 use crate::freeze::{FREEZES_MAX, FreezeWindow};
-use crate::ids::EnvName;
+use crate::ids::{EnvName, ModuleName};
 use crate::time::Millis;
 
 /// Most environments of a fleet: every deployment has a stage for each.
@@ -154,6 +156,23 @@ pub struct RolloutPolicy {
     /// What the judge compares and how strictly.
     #[serde(default)]
     pub judge: JudgePolicy,
+    /// What it is for single modules, where that differs: some of its settings, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub judge_modules: BTreeMap<ModuleName, Settings>,
+}
+
+impl RolloutPolicy {
+    /// The policy of one module's rollouts, as they freeze it.
+    #[must_use]
+    pub fn for_module(&self, module: &ModuleName) -> Self {
+        let mut policy = self.clone();
+        if let Some(settings) = policy.judge_modules.get(module) {
+            // What is faulty was refused when it was configured.
+            let _ = policy.judge.set_all(settings);
+        }
+        policy.judge_modules.clear();
+        policy
+    }
 }
 
 impl Default for RolloutPolicy {
@@ -174,6 +193,7 @@ impl Default for RolloutPolicy {
             hold_expiry: Millis::from_secs(24 * 3_600),
             pause_expiry: Millis::from_secs(24 * 3_600),
             judge: JudgePolicy::default(),
+            judge_modules: BTreeMap::new(),
         }
     }
 }
@@ -301,11 +321,80 @@ impl Environment {
                 faults.push(format!("{name}: {key} must be above 0"));
             }
         }
+        if let Err(fault) = policy.judge.validate() {
+            faults.push(format!("{name}: judge: {fault}"));
+        }
+        for (module, settings) in &policy.judge_modules {
+            let mut judge = policy.judge.clone();
+            let refused = match judge.set_all(settings) {
+                Err(refused) => refused.iter().map(ToString::to_string).collect(),
+                Ok(()) => judge
+                    .validate()
+                    .err()
+                    .map(|fault| fault.to_string())
+                    .into_iter()
+                    .collect(),
+            };
+            let refused: Vec<String> = refused;
+            faults.extend(
+                refused
+                    .iter()
+                    .map(|fault| format!("{name}: judge_modules.{module}: {fault}")),
+            );
+        }
         if policy.soak_max < policy.soak_min {
             faults.push(format!(
                 "{name}: soak_max ({}) must not be below soak_min ({})",
                 policy.soak_max, policy.soak_min
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::Signal;
+
+    fn production(json: &str) -> Environment {
+        let mut environment = Environment::defaults().pop().expect("there are four");
+        environment.policy.judge_modules = serde_json::from_str(json).expect("it is read");
+        environment
+    }
+
+    #[test]
+    fn a_module_has_its_own_policy_where_its_settings_differ() {
+        let environment = production(r#"{"pay": {"alpha": 0.001, "dry_run": ["cpu"]}}"#);
+        assert_eq!(
+            Environment::validate_all(std::slice::from_ref(&environment)),
+            Ok(())
+        );
+        let policy = |module: &str| {
+            let module = module.parse().expect("a valid name");
+            environment.policy.for_module(&module).judge
+        };
+        assert_eq!(policy("other"), JudgePolicy::default());
+        let own = JudgePolicy {
+            alpha: 0.001,
+            dry_run: [Signal::Cpu].into(),
+            ..JudgePolicy::default()
+        };
+        assert_eq!(policy("pay"), own);
+    }
+
+    #[test]
+    fn faults_of_a_judges_policy_name_where_they_are() {
+        let mut environment = production(r#"{"pay": {"alpha": 2, "alfa": 0.1}, "quote": {"alpha": 2}}"#);
+        environment.policy.judge.tolerance_share = 2.0;
+        let faults = Environment::validate_all(&[environment]).expect_err("it is faulty");
+        assert_eq!(
+            faults[0],
+            "Production: judge: tolerance_share is 2, must be 0.05 to 0.95"
+        );
+        assert!(faults[1].starts_with("Production: judge_modules.pay: alfa: there is no such setting"));
+        assert!(
+            faults[2].starts_with("Production: judge_modules.quote: "),
+            "{faults:?}"
+        );
     }
 }

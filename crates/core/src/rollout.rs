@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Block, Control, Judge, JudgePolicy};
+use crate::attribution::Attribution;
 use crate::event::{Folded, RolloutKey};
 use crate::ids::{DeploymentId, EnvName, Incarnation, ModuleName, NodeId, ReleaseRef, RolloutId};
 use crate::policy::RolloutPolicy;
@@ -233,6 +234,9 @@ pub enum BackReason {
     Verdict {
         /// The verdict with its evidence.
         detail: String,
+        /// Where the harm is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attribution: Option<Box<Attribution>>,
     },
     /// Validation failed in the target.
     Validation {
@@ -286,7 +290,7 @@ impl std::fmt::Display for BackReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Excluded { detail, .. } => write!(f, "too many nodes failed: {detail}"),
-            Self::Verdict { detail } => write!(f, "the judge says {detail}"),
+            Self::Verdict { detail, .. } => write!(f, "the judge says {detail}"),
             Self::Validation { detail } => write!(f, "validation failed: {detail}"),
             Self::Aborted { by } => write!(f, "aborted by {by}"),
             Self::Expired { detail } => write!(f, "{detail}"),
@@ -384,10 +388,10 @@ pub struct Rollout {
 impl Rollout {
     /// A rollout that begins now.
     pub fn new(plan: RolloutPlan, at: CoreTime) -> Self {
-        let control = if plan.base.is_some() {
-            Control::SideBySide
-        } else {
-            Control::Absent
+        let control = match &plan.base {
+            None => Control::Absent,
+            Some(_) if plan.kind.routes() => Control::SideBySide,
+            Some(_) => Control::BeforeAfter,
         };
         let judge = Judge::new(JudgePolicy {
             control,

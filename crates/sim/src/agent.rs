@@ -449,6 +449,7 @@ impl Agent {
         let block = Block {
             candidate,
             control: control.unwrap_or_default(),
+            ..Block::default()
         };
         let number = self.numbers.entry((module.clone(), observe.rollout)).or_insert(0);
         *number += 1;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::ingress::Release;
-use crate::meter::{Counters, Series};
+use crate::meter::Counters;
 use crate::smoke::{self, Door};
 
 /// Least time between two probes of an arm.
@@ -49,8 +49,9 @@ impl Drop for Running {
 
 /// One release's counters, and where they stood when the interval began.
 struct Arm {
-    series: Arc<Series>,
+    release: Arc<Release>,
     from: Counters,
+    cpu_from: Duration,
 }
 
 /// A closed interval that the server may not have.
@@ -84,7 +85,7 @@ impl Observer {
         let running = Running {
             observe,
             candidate: Arm::from_now(&candidate),
-            control: control.as_deref().map(Arm::from_now),
+            control: control.as_ref().map(Arm::from_now),
             closes_at: now + observe.interval,
             probing: probing(&observe, candidate, control),
         };
@@ -118,8 +119,11 @@ impl Observer {
             return;
         };
         // Both arms at once: their requests come from the same stretch of time.
-        let candidate = running.candidate.series.snapshot();
-        let control = running.control.as_ref().map(|arm| arm.series.snapshot());
+        let candidate = running.candidate.release.series().snapshot();
+        let control = running
+            .control
+            .as_ref()
+            .map(|arm| arm.release.series().snapshot());
         let block = Block {
             candidate: running.candidate.cut(candidate),
             control: running
@@ -127,6 +131,7 @@ impl Observer {
                 .as_mut()
                 .zip(control)
                 .map_or_else(ArmCounts::default, |(arm, to)| arm.cut(to)),
+            ..Block::default()
         };
         if is_empty(&block.candidate) && is_empty(&block.control) {
             return;
@@ -189,16 +194,28 @@ impl Observer {
 }
 
 impl Arm {
-    fn from_now(release: &Release) -> Self {
+    fn from_now(release: &Arc<Release>) -> Self {
         Self {
-            series: Arc::clone(release.series()),
+            release: Arc::clone(release),
             from: release.series().snapshot(),
+            cpu_from: release.instance().usage().guest_time,
         }
     }
 
+    /// What was counted and used since the last cut. Memory is read now, and told of one instance: how many there
+    /// are is a matter of the arm's share of requests.
     fn cut(&mut self, to: Counters) -> ArmCounts {
-        let counts = to.since(&self.from);
+        let usage = self.release.instance().usage();
+        let cpu = usage.guest_time.saturating_sub(self.cpu_from);
+        let memory_kib = (usage.memory_bytes >> 10).checked_div(usage.instances);
+        let counts = ArmCounts {
+            cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
+            memory_kib: memory_kib.unwrap_or(0),
+            memory_readings: memory_kib.map_or(0, |kib| u64::from(kib > 0)),
+            ..to.since(&self.from)
+        };
         self.from = to;
+        self.cpu_from = usage.guest_time;
         counts
     }
 }

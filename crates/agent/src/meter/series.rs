@@ -182,7 +182,8 @@ impl Counters {
         Histogram::from_bins(&*self.bins)
     }
 
-    /// What was counted after an earlier snapshot of the same series, as the judge wants it.
+    /// What was counted after an earlier snapshot of the same series, as the judge wants it; what it used is metered
+    /// by its runtime.
     pub fn since(&self, earlier: &Self) -> ArmCounts {
         let mut bins = self.bins.clone();
         for (bin, before) in bins.iter_mut().zip(earlier.bins.iter()) {
@@ -197,6 +198,7 @@ impl Counters {
             probes,
             probe_errors: self.probe_errors.saturating_sub(earlier.probe_errors).min(probes),
             probe_streak: self.probe_streak.min(probes),
+            ..ArmCounts::default()
         }
     }
 }

@@ -263,6 +263,7 @@ pub(crate) struct Analysis {
 
 /// The evidence of one rollout.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Judged {
     pub(crate) environment: String,
     pub(crate) candidate: Option<String>,
@@ -273,7 +274,38 @@ pub(crate) struct Judged {
     pub(crate) verdict: String,
     /// pass, fail or inconclusive.
     pub(crate) outcome: String,
+    #[serde(default)]
+    pub(crate) strategy: String,
     pub(crate) steps: Vec<JudgedStep>,
+    /// Interval by interval.
+    #[serde(default)]
+    pub(crate) series: Vec<JudgedPoint>,
+    /// When the policy first said fail.
+    pub(crate) failed_at: Option<String>,
+    pub(crate) failed_verdict: Option<String>,
+    /// When it really went back.
+    pub(crate) went_back_at: Option<String>,
+    pub(crate) went_back: Option<String>,
+}
+
+/// What was counted in an interval, and the evidence after it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct JudgedPoint {
+    #[serde(default)]
+    pub(crate) evidence: Vec<Evidence>,
+    pub(crate) candidate: Arm,
+    pub(crate) control: Arm,
+}
+
+/// One signal's evidence, as log10.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Evidence {
+    pub(crate) signal: String,
+    pub(crate) fail: f64,
+    pub(crate) fail_at: f64,
+    pub(crate) pass: f64,
+    pub(crate) pass_at: f64,
 }
 
 impl Judged {
@@ -285,10 +317,19 @@ impl Judged {
 
 /// What was counted in a step.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct JudgedStep {
     pub(crate) step: u32,
     /// What it is, for people.
     pub(crate) plan: String,
+    pub(crate) began: Option<String>,
+    /// What the judge said last in it.
+    #[serde(default)]
+    pub(crate) verdict: String,
+    /// When the policy's pass came, and when the step really was done, by what.
+    pub(crate) passed_at: Option<String>,
+    pub(crate) completed_at: Option<String>,
+    pub(crate) completed: Option<String>,
     pub(crate) candidate: Arm,
     pub(crate) control: Arm,
 }
@@ -305,4 +346,8 @@ pub(crate) struct Arm {
     pub(crate) latency_p99: Option<f64>,
     #[serde(default)]
     pub(crate) probes: u64,
+    /// In ms.
+    pub(crate) cpu_per_request: Option<f64>,
+    /// In KiB.
+    pub(crate) memory_per_instance: Option<f64>,
 }

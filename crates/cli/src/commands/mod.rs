@@ -3,6 +3,7 @@
 mod accounts;
 mod adopt;
 mod agent;
+mod analysis;
 mod approvals;
 mod audit;
 mod author;
@@ -173,6 +174,10 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Audit(Audit::Verify { data: Some(data) }) => audit::verify_folder(&data, output),
         Command::Audit(args) => remote(global, output, async |remote| audit::run(&remote, &args).await),
         Command::Webhooks => remote(global, output, async |remote| webhooks::run(&remote).await),
+        Command::Analysis(args) => remote(global, output, async |remote| analysis::run(&remote, &args).await),
+        Command::Replay(args) => remote(global, output, async |remote| {
+            analysis::replay(&remote, &args).await
+        }),
         Command::Server(args) => serving(server::run(&args, output)),
         Command::Agent(args) => serving(agent::run(&args, global, output)),
         Command::Demo(args) => serving(crate::demo::run(&args, output)),

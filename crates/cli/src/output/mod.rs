@@ -1,5 +1,6 @@
 //! What is written where: tables and colours for people, JSON for programs, plain lines for pipes.
 
+mod chart;
 mod live;
 mod progress;
 mod style;
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use crate::args::{Format, Global, OutputArg};
 
+pub(crate) use chart::{Line, chart};
 pub(crate) use live::Live;
 pub(crate) use progress::Progress;
 pub(crate) use style::{Colour, Style};

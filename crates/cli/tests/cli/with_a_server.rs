@@ -111,6 +111,19 @@ fn a_deployment_is_followed_and_its_outcome_is_the_exit_code() {
         .exits(0)
         .shows(&[&newest, "Succeeded", "Direct"]);
     server.run(&["why", short]).exits(0).shows(&["is stable now"]);
+    // Nothing judges a Direct rollout; a policy's faults are told all the same.
+    server
+        .run(&["analysis", short])
+        .exits(0)
+        .shows(&["no rollout of this deployment was judged"]);
+    server
+        .run(&["replay", short, "--set", "judge.alpha=0.05"])
+        .exits(0)
+        .shows(&["under judge.alpha=0.05"]);
+    server
+        .run(&["replay", short, "--set", "judge.alfa=0.05"])
+        .exits(2)
+        .says(&["there is no such setting of the judge", "tolerance_share"]);
     let json = server.run(&["status", short, "-o", "json"]).exits(0).json();
     assert_eq!(json["executionId"], newest.as_str());
     let failed = all[1]["executionId"].as_str().unwrap();

@@ -1,6 +1,9 @@
 //! The fleet's environments, as people write them, and their way to the core's.
 
-use hotswap_core::analysis::JudgePolicy;
+use std::collections::BTreeMap;
+
+use hotswap_core::analysis::{JudgePolicy, Setting, Settings, parse_setting};
+use hotswap_core::ids::ModuleName;
 use hotswap_core::policy::{self, CanaryBy, RolloutPolicy};
 use hotswap_core::time::Millis;
 use hotswap_package::HumanDuration;
@@ -125,6 +128,8 @@ section! {
         pause_expiry: HumanDuration = span(|p| p.pause_expiry),
         /// What the judge compares, and how strictly.
         judge: Judge = Judge::default(),
+        /// What differs for single modules, by name, as in payments = "alpha=0.001,dry_run=cpu|memory".
+        judge_modules: BTreeMap<String, String> = BTreeMap::new(),
     }
 }
 
@@ -143,6 +148,20 @@ section! {
         latency_margin_points: f64 = JudgePolicy::default().latency_margin_points,
         /// Latencies below this are all the same, in µs.
         latency_floor_us: u64 = JudgePolicy::default().latency_floor_us,
+        /// Whether processor time is judged, where nodes meter it.
+        judge_cpu: bool = JudgePolicy::default().judge_cpu,
+        /// Processor time of a request: harm is more by this share …
+        cpu_margin_relative: f64 = JudgePolicy::default().cpu_margin_relative,
+        /// … and by this many µs.
+        cpu_margin_us: f64 = JudgePolicy::default().cpu_margin_us,
+        /// Whether memory is judged, where nodes meter it.
+        judge_memory: bool = JudgePolicy::default().judge_memory,
+        /// Memory of an instance: harm is more by this share …
+        memory_margin_relative: f64 = JudgePolicy::default().memory_margin_relative,
+        /// … and by this many KiB.
+        memory_margin_kib: f64 = JudgePolicy::default().memory_margin_kib,
+        /// Signals that are judged and shown but never acted on, among errors, latency, cpu and memory.
+        dry_run: Vec<String> = Vec::new(),
         /// The part of each margin that is tolerated; above 0, below 1.
         tolerance_share: f64 = JudgePolicy::default().tolerance_share,
         /// The chance that a harmless candidate fails, and per step that a harmful one passes.
@@ -178,15 +197,16 @@ impl Environment {
             return Err(("name", "is missing; give one such as \"Production\"".to_owned()));
         }
         let name = self.name.parse().map_err(|error| ("name", format!("{error}")))?;
-        self.policy
-            .judge
-            .to_core()
+        let judge = self.policy.judge.to_core()?;
+        judge
             .validate()
             .map_err(|faults| ("policy.judge", faults.to_string().replace('_', "-")))?;
+        let mut policy = self.policy.to_core(judge);
+        policy.judge_modules = self.policy.modules_to_core()?;
         Ok(policy::Environment {
             name,
             strategy: self.strategy.to_core()?,
-            policy: self.policy.to_core(),
+            policy,
             approval_required: self.approval_required,
             approval_timeout: millis(self.approval_timeout),
             approvers: policy::Approvers::default(),
@@ -227,7 +247,20 @@ impl Strategy {
 }
 
 impl Policy {
-    fn to_core(&self) -> RolloutPolicy {
+    /// Their ranges are checked with the rest by [`policy::Environment::validate_all`].
+    fn modules_to_core(&self) -> Result<BTreeMap<ModuleName, Settings>, (&'static str, String)> {
+        let key = "policy.judge-modules";
+        let mut modules = BTreeMap::new();
+        for (module, text) in &self.judge_modules {
+            let name: ModuleName = module.parse().map_err(|error| (key, format!("{error}")))?;
+            let settings: Result<Settings, _> = text.split(',').map(parse_setting).collect();
+            let settings = settings.map_err(|fault| (key, format!("{module}: {fault}")))?;
+            modules.insert(name, settings);
+        }
+        Ok(modules)
+    }
+
+    fn to_core(&self, judge: JudgePolicy) -> RolloutPolicy {
         RolloutPolicy {
             max_unavailable: self.max_unavailable,
             max_failed: self.max_failed,
@@ -247,21 +280,27 @@ impl Policy {
             back_deadline: millis(self.back_deadline),
             hold_expiry: millis(self.hold_expiry),
             pause_expiry: millis(self.pause_expiry),
-            judge: self.judge.to_core(),
+            judge,
             ..RolloutPolicy::default()
         }
     }
 }
 
 impl Judge {
-    fn to_core(&self) -> JudgePolicy {
-        JudgePolicy {
+    fn to_core(&self) -> Result<JudgePolicy, (&'static str, String)> {
+        let mut policy = JudgePolicy {
             error_margin_points: self.error_margin_points,
             error_margin_relative: self.error_margin_relative,
             judge_latency: self.judge_latency,
             latency_margin_relative: self.latency_margin_relative,
             latency_margin_points: self.latency_margin_points,
             latency_floor_us: self.latency_floor_us,
+            judge_cpu: self.judge_cpu,
+            cpu_margin_relative: self.cpu_margin_relative,
+            cpu_margin_us: self.cpu_margin_us,
+            judge_memory: self.judge_memory,
+            memory_margin_relative: self.memory_margin_relative,
+            memory_margin_kib: self.memory_margin_kib,
             tolerance_share: self.tolerance_share,
             alpha: self.alpha,
             min_candidate_requests: self.min_candidate_requests,
@@ -269,6 +308,10 @@ impl Judge {
             probe_margin_points: self.probe_margin_points,
             no_control_probes: self.no_control_probes,
             ..JudgePolicy::default()
-        }
+        };
+        policy
+            .set("dry_run", &Setting::Signals(self.dry_run.clone()))
+            .map_err(|fault| ("policy.judge", fault.to_string().replace('_', "-")))?;
+        Ok(policy)
     }
 }

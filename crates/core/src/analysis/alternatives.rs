@@ -1,23 +1,21 @@
-//! The shifts of a rate that evidence for harm is looked for at.
+//! The rates that evidence for harm is looked for at.
 
-use super::two_arm::Pair;
+use super::two_arm::{Bound, Pair};
 
-/// e^δ for δ in {.1, .25, .5, .8, 1.2, 1.8, 2.5, 3.5}: from "odds a tenth higher" to "33 times".
-pub(super) const ODDS_RATIOS: [f64; 8] = [
-    1.105_170_918_075_647_7,
-    1.284_025_416_687_741_4,
-    1.648_721_270_700_128_2,
-    2.225_540_928_492_468,
-    3.320_116_922_736_547_2,
-    6.049_647_464_412_947,
-    12.182_493_960_703_473,
-    33.115_451_958_692_31,
+/// e^δ for δ in {.3, .7, 1.4, 2.6}: from "odds a third above what is tolerated" to "13 times".
+pub(super) const ODDS_RATIOS: [f64; 4] = [
+    1.349_858_807_576_003,
+    2.013_752_707_470_477,
+    4.055_199_966_844_675,
+    13.463_738_035_001_69,
 ];
 
 /// How many there are.
 pub(super) const ALTERNATIVES: usize = ODDS_RATIOS.len();
 
-/// The control at a rate, the candidate at its odds times a ratio.
-pub(super) fn shifted(rate: f64, odds_ratio: f64) -> Pair {
-    Pair::new(odds_ratio * rate / (1.0 + (odds_ratio - 1.0) * rate), rate)
+/// The control at its own past rate, the candidate beyond what is tolerated there, its odds by a ratio. Beginning at
+/// the edge rather than at the control's rate leaves no alternative without effect, also where that rate is 0.
+pub(super) fn beyond(control: f64, bound: Bound, odds_ratio: f64) -> Pair {
+    let edge = bound.above(control).min(1.0);
+    Pair::new(odds_ratio * edge / (1.0 + (odds_ratio - 1.0) * edge), control)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::alternatives::{ALTERNATIVES, ODDS_RATIOS, shifted};
+use super::alternatives::{ALTERNATIVES, ODDS_RATIOS, beyond};
 use super::evidence::Exact;
 use super::two_arm::{Bound, Counts, Pair, log_against_harm, log_for_harm, nearest_harm};
 use super::verdict::Rate;
@@ -18,8 +18,11 @@ pub(super) const HISTORY_REQUESTS_MAX: u64 = 100_000;
 /// Evidence about errors of one kind of request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ErrorEvidence {
-    /// Both arms so far, history included: what the next block's alternatives are made of.
+    /// Both arms so far, history included: what a block of equal arms is expected to hold.
     past: Rate,
+    /// The control alone, history included: what the alternatives of harm are made of. A candidate that does harm
+    /// must not raise the rate that it is compared with.
+    control_past: Rate,
     /// For each alternative, Σ over steps k of 2⁻ᵏ E^(k), E^(k) begun at step k: since all E^(k) take the same
     /// factors, the sum takes them too, and a step adds its weight.
     harm: [Exact; ALTERNATIVES],
@@ -44,6 +47,7 @@ impl ErrorEvidence {
     pub(super) fn new() -> Self {
         Self {
             past: Rate::default(),
+            control_past: Rate::default(),
             harm: [Exact::ZERO; ALTERNATIVES],
             no_harm: Exact::ONE,
             no_harm_wide: Exact::ONE,
@@ -62,6 +66,7 @@ impl ErrorEvidence {
             history
         };
         self.past.add(history.of, history.bad);
+        self.control_past.add(history.of, history.bad);
     }
 
     /// Begins a step that weighs so much in the evidence for harm.
@@ -77,15 +82,13 @@ impl ErrorEvidence {
     pub(super) fn fold(&mut self, candidate: Rate, control: Rate, question: &Question, late: bool) {
         let counts = Counts::new(candidate.of, candidate.bad, control.of, control.bad);
         if !counts.one_sided() {
-            let rate = self.past_rate();
+            let control_rate = rate(self.control_past);
             for (e, odds_ratio) in self.harm.iter_mut().zip(ODDS_RATIOS) {
-                e.multiply(log_for_harm(
-                    &counts,
-                    shifted(rate, odds_ratio),
-                    question.tolerance,
-                ));
+                let alternative = beyond(control_rate, question.tolerance, odds_ratio);
+                e.multiply(log_for_harm(&counts, alternative, question.tolerance));
             }
             if !late {
+                let rate = self.past_rate();
                 let equal = Pair::new(rate, rate);
                 self.no_harm
                     .multiply(log_against_harm(&counts, equal, question.margin));
@@ -96,6 +99,7 @@ impl ErrorEvidence {
         }
         self.past.add(candidate.of, candidate.bad);
         self.past.add(control.of, control.bad);
+        self.control_past.add(control.of, control.bad);
     }
 
     /// Evidence for harm, as an e-value.
@@ -115,7 +119,7 @@ impl ErrorEvidence {
 
     /// The rate that the next block is expected to have.
     pub(super) fn past_rate(&self) -> f64 {
-        (self.past.bad as f64 + PRIOR_ERRORS) / (self.past.of as f64 + PRIOR_REQUESTS)
+        rate(self.past)
     }
 
     /// How much the logarithm of the evidence against harm grows per candidate request, if both arms go on at the
@@ -125,4 +129,14 @@ impl ErrorEvidence {
         let equal = Pair::new(self.past_rate(), self.past_rate());
         counts.divergence(equal, nearest_harm(&counts, equal, margin)) / counts.candidate
     }
+}
+
+/// A past rate, with what is imagined before it.
+fn rate(past: Rate) -> f64 {
+    (past.bad as f64 + PRIOR_ERRORS) / (past.of as f64 + PRIOR_REQUESTS)
+}
+
+/// The rate that a release with such a history is expected to have.
+pub(super) fn forecast_rate(history: Rate) -> f64 {
+    rate(history)
 }

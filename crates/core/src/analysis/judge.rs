@@ -2,47 +2,60 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::before_after;
 use super::confidence::{Confidence, DifferenceGrid};
-use super::counts::Block;
+use super::counts::{ArmCounts, Block};
 use super::errors::{ErrorEvidence, Question};
-use super::evidence::{log10, rounded};
-use super::histogram::{Histogram, edge_us};
+use super::evidence::{Exact, rounded};
 use super::latency::LatencyEvidence;
+use super::node_table::{NodeEvidence, NodeTable};
 use super::policy::{Control, JudgePolicy};
-use super::two_arm::Bound;
-use super::verdict::{Basis, Finding, LatencySummary, Outcome, Rate, Reason, Signal, Verdict};
+use super::resources::LevelEvidence;
+use super::verdict::{Basis, Outcome, Rate, Reason, Signal};
 
 /// Users' part in the evidence for errors; probes have the rest. They are one signal in two strata.
 const USERS_WEIGHT: f64 = 0.9;
 
+/// The first step's weight in the evidence for harm; the later ones have halves of the rest: .2, .1, … Most faults show
+/// in the first step, and each process goes on through all later ones.
+const FIRST_STEP_WEIGHT: f64 = 0.6;
+
 /// The evidence of one rollout, folded from its blocks; part of the core's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
-    policy: JudgePolicy,
+    pub(super) policy: JudgePolicy,
     /// The step that is judged; `None` before the first.
-    step: Option<u32>,
-    /// The weight of the next step in the evidence for harm: ½, ¼, …
-    next_weight_log2: u16,
-    users: ErrorEvidence,
-    probes: ErrorEvidence,
-    latency: LatencyEvidence,
+    pub(super) step: Option<u32>,
+    /// How many steps were begun.
+    steps_begun: u16,
+    pub(super) users: ErrorEvidence,
+    pub(super) probes: ErrorEvidence,
+    pub(super) latency: LatencyEvidence,
+    pub(super) cpu: LevelEvidence,
+    pub(super) memory: LevelEvidence,
     difference: DifferenceGrid,
+    nodes: NodeTable,
+    /// Before against after: the stable release before the switch, and the candidate since each step's beginning with
+    /// that step's weight.
+    before: Rate,
+    after: Vec<(Exact, Rate)>,
     /// Everything counted at this step, in time.
-    counted: Block,
+    pub(super) counted: Block,
     /// Candidate probes in a row that succeeded at this step.
-    probe_streak: u64,
-    /// Why it failed, once it did.
-    failed: Option<Reason>,
+    pub(super) probe_streak: u64,
+    /// Why it failed, once it did, and by what.
+    pub(super) failed: Option<(Signal, Reason)>,
     /// What was ruled out so far at this step.
-    passed: Passed,
+    pub(super) passed: Passed,
 }
 
 /// What was ruled out at a step: once shown it stays shown.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-struct Passed {
-    errors: bool,
-    latency: [bool; 3],
-    whole: Option<(Basis, Reason)>,
+pub(super) struct Passed {
+    pub(super) errors: bool,
+    pub(super) latency: [bool; 3],
+    pub(super) cpu: bool,
+    pub(super) whole: Option<(Basis, Reason)>,
 }
 
 impl Judge {
@@ -52,11 +65,16 @@ impl Judge {
         let policy = policy.sound();
         Self {
             step: None,
-            next_weight_log2: 1,
+            steps_begun: 0,
             users: ErrorEvidence::new(),
             probes: ErrorEvidence::new(),
             latency: LatencyEvidence::new(&policy),
+            cpu: LevelEvidence::new(),
+            memory: LevelEvidence::new(),
             difference: DifferenceGrid::new(),
+            nodes: NodeTable::default(),
+            before: Rate::default(),
+            after: Vec::new(),
             counted: Block::default(),
             probe_streak: 0,
             failed: None,
@@ -88,11 +106,17 @@ impl Judge {
             return;
         }
         self.step = Some(step);
-        let weight = 0.5_f64.powi(i32::from(self.next_weight_log2));
-        self.next_weight_log2 = self.next_weight_log2.saturating_add(1);
+        let weight = match self.steps_begun {
+            0 => FIRST_STEP_WEIGHT,
+            earlier => (1.0 - FIRST_STEP_WEIGHT) * 0.5_f64.powi(i32::from(earlier)),
+        };
+        self.steps_begun = self.steps_begun.saturating_add(1);
         self.users.begin_step(weight);
         self.probes.begin_step(weight);
         self.latency.begin_step(weight);
+        self.cpu.begin_step(weight);
+        self.memory.begin_once();
+        self.after.push((Exact::new(weight), Rate::default()));
         self.difference = DifferenceGrid::new();
         self.counted = Block::default();
         self.probe_streak = 0;
@@ -125,109 +149,122 @@ impl Judge {
 
     fn fold_evidence(&mut self, block: &Block, late: bool) {
         let (candidate, control) = (&block.candidate, &block.control);
-        let question = self.users_question();
+        let policy = &self.policy;
+        self.nodes
+            .fold(&block.nodes, 1.0 + policy.errors_tolerance().relative);
+        if policy.control == Control::BeforeAfter {
+            self.before.add(control.requests, control.errors);
+            for (_, since) in &mut self.after {
+                since.add(candidate.requests, candidate.errors);
+            }
+            return;
+        }
+        let question = Question {
+            tolerance: policy.errors_tolerance(),
+            margin: policy.errors_margin(),
+            wide_margin: None,
+        };
         self.users.fold(users(candidate), users(control), &question, late);
-        let question = self.probes_question();
+        let question = Question {
+            tolerance: policy.probes_margin().times(policy.tolerance_share),
+            margin: policy.errors_margin(),
+            wide_margin: Some(policy.probes_margin()),
+        };
         self.probes
             .fold(probes(candidate), probes(control), &question, late);
-        if self.policy.judge_latency {
+        if policy.is_judged(Signal::Latency) {
             self.latency
-                .fold(&candidate.latency, &control.latency, &self.policy, late);
+                .fold(&candidate.latency, &control.latency, policy, late);
+        }
+        if policy.is_judged(Signal::Cpu) {
+            self.cpu.fold_cpu(block, &policy.cpu_question(), late);
+        }
+        if policy.is_judged(Signal::Memory) {
+            self.memory.fold_memory(block, &policy.memory_question());
         }
     }
 
-    fn users_question(&self) -> Question {
-        let policy = &self.policy;
-        Question {
-            tolerance: Bound {
-                points: policy.error_margin_points * policy.tolerance_share,
-                relative: policy.error_margin_relative * policy.tolerance_share,
-            },
-            margin: Bound {
-                points: policy.error_margin_points,
-                relative: policy.error_margin_relative,
-            },
-            wide_margin: None,
+    /// A signal's evidence for harm, as an e-value.
+    pub(super) fn for_harm(&self, signal: Signal) -> f64 {
+        match signal {
+            Signal::Errors if self.policy.control == Control::BeforeAfter => self.worse_than_before(),
+            Signal::Errors => USERS_WEIGHT * self.users.for_harm() + self.for_harm(Signal::Probes),
+            Signal::Probes => (1.0 - USERS_WEIGHT) * self.probes.for_harm(),
+            Signal::Latency => self.latency.for_harm(),
+            Signal::Cpu => self.cpu.for_harm(),
+            Signal::Memory => self.memory.for_harm(),
         }
     }
 
-    fn probes_question(&self) -> Question {
-        let policy = &self.policy;
-        let wide = Bound {
-            points: policy.probe_margin_points,
-            relative: policy.error_margin_relative,
+    fn worse_than_before(&self) -> f64 {
+        let tolerance = self.policy.errors_tolerance();
+        let e = |after: Rate| {
+            before_after::log_for_harm(after, self.before, tolerance)
+                .min(600.0)
+                .exp()
         };
-        let margin = self.users_question().margin;
-        Question {
-            tolerance: Bound {
-                points: wide.points * policy.tolerance_share,
-                relative: wide.relative * policy.tolerance_share,
-            },
-            margin,
-            wide_margin: Some(wide),
-        }
+        self.after
+            .iter()
+            .map(|(weight, since)| weight.get() * e(*since))
+            .sum()
     }
 
-    fn errors_for_harm(&self) -> f64 {
-        USERS_WEIGHT * self.users.for_harm() + (1.0 - USERS_WEIGHT) * self.probes.for_harm()
-    }
-
+    /// Fails where the mean of the acting signals' evidence, by their weights, reaches 1/α.
     fn note_fail(&mut self) {
         if self.failed.is_some() {
             return;
         }
-        if self.errors_for_harm() >= self.policy.fail_at() {
-            let of_users = USERS_WEIGHT * self.users.for_harm();
-            let by_users = of_users >= (1.0 - USERS_WEIGHT) * self.probes.for_harm();
-            self.failed = Some(if by_users {
-                self.more_errors()
-            } else {
-                self.more_probe_errors()
-            });
-        } else if self.policy.judge_latency && self.latency.for_harm() >= self.policy.fail_at() {
-            self.failed = Some(self.slower());
+        let parts = [Signal::Errors, Signal::Latency, Signal::Cpu, Signal::Memory]
+            .into_iter()
+            .filter(|signal| self.policy.acts(*signal))
+            .map(|signal| (signal, self.policy.weight(signal) * self.for_harm(signal)));
+        let mut all = 0.0;
+        let mut most = (Signal::Errors, 0.0);
+        for (signal, part) in parts {
+            all += part;
+            if part > most.1 {
+                most = (signal, part);
+            }
         }
-    }
-
-    fn more_errors(&self) -> Reason {
-        let confidence = self.confidence();
-        Reason::MoreErrors {
-            candidate: users(&self.counted.candidate),
-            control: users(&self.counted.control),
-            at_least_points: confidence.at_least_points.filter(|points| *points > 0.0),
-            confidence_percent: confidence.percent,
-        }
-    }
-
-    fn more_probe_errors(&self) -> Reason {
-        Reason::MoreProbeErrors {
-            candidate: probes(&self.counted.candidate),
-            control: probes(&self.counted.control),
-        }
-    }
-
-    fn slower(&self) -> Reason {
-        let (candidate_bin, control_bin) = self.latency.worst_edge(&self.policy);
-        let above = |latency: &Histogram, bin| Rate {
-            of: latency.count(),
-            bad: latency.count_above(bin),
-        };
-        Reason::Slower {
-            candidate: above(&self.counted.candidate.latency, candidate_bin),
-            candidate_above_us: edge_us(candidate_bin),
-            control: above(&self.counted.control.latency, control_bin),
-            control_above_us: edge_us(control_bin),
+        if all >= self.policy.pass_at() {
+            let reason = self.harm_of(most.0);
+            self.failed = Some((most.0, reason));
         }
     }
 
     fn note_pass(&mut self) {
         let pass_at = self.policy.pass_at();
-        self.passed.errors |= self.users.against_harm() >= pass_at;
+        self.passed.errors |= self.errors_against_harm() >= pass_at;
         for (passed, e) in self.passed.latency.iter_mut().zip(self.latency.against_harm()) {
             *passed |= e >= pass_at;
         }
+        self.passed.cpu |= self.cpu.against_harm() >= pass_at;
         if self.passed.whole.is_none() {
             self.passed.whole = self.pass();
+        }
+    }
+
+    pub(super) fn errors_against_harm(&self) -> f64 {
+        if self.policy.control != Control::BeforeAfter {
+            return self.users.against_harm();
+        }
+        let margin = self.policy.errors_margin();
+        before_after::log_against_harm(users(&self.counted.candidate), self.before, margin)
+            .min(600.0)
+            .exp()
+    }
+
+    /// Whether a signal is no hindrance to a pass that rests on users' requests.
+    pub(super) fn is_cleared(&self, signal: Signal) -> bool {
+        if !self.policy.acts(signal) {
+            return true;
+        }
+        match signal {
+            Signal::Errors => self.passed.errors,
+            Signal::Latency => self.passed.latency.iter().all(|passed| *passed),
+            // Where no node meters it there is nothing to wait for.
+            Signal::Cpu => self.passed.cpu || self.cpu.bets().of == 0,
+            Signal::Memory | Signal::Probes => true,
         }
     }
 
@@ -248,8 +285,10 @@ impl Judge {
             requests: candidate.requests,
             probes,
         };
-        let latency_passed = !policy.judge_latency || self.passed.latency.iter().all(|passed| *passed);
-        if self.passed.errors && latency_passed && candidate.requests >= policy.min_candidate_requests {
+        let cleared = [Signal::Errors, Signal::Latency, Signal::Cpu]
+            .into_iter()
+            .all(|signal| self.is_cleared(signal));
+        if cleared && candidate.requests >= policy.min_candidate_requests.max(1) {
             return Some((Basis::Users, ruled_out(policy.error_margin_points, 0)));
         }
         if candidate.requests >= policy.probes_below_requests || candidate.probes == 0 || control.probes == 0
@@ -284,20 +323,14 @@ impl Judge {
         }
     }
 
-    /// What the evidence comes to now.
-    pub fn verdict(&self) -> Verdict {
-        let (outcome, basis, reason) = match (&self.failed, &self.passed.whole) {
-            (Some(reason), _) => (Outcome::Fail, None, reason.clone()),
-            (None, Some((basis, reason))) => (Outcome::Pass, Some(*basis), reason.clone()),
-            (None, None) => (Outcome::Inconclusive, None, self.wanting()),
-        };
-        Verdict {
-            outcome,
-            step: self.step.unwrap_or(0),
-            basis,
-            reason,
-            findings: self.findings(),
-        }
+    /// The signal that a fail is owed to.
+    pub fn blamed(&self) -> Option<Signal> {
+        self.failed.as_ref().map(|(signal, _)| *signal)
+    }
+
+    /// What the nodes that are kept apart came to over the rollout, by place.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeEvidence> + '_ {
+        self.nodes.evidence()
     }
 
     /// Bounds of the difference of users' error rates at this step, with confidence 1 − α at every look.
@@ -305,187 +338,22 @@ impl Judge {
         self.difference.confidence(self.policy.alpha)
     }
 
-    /// What a pass waits for.
-    fn wanting(&self) -> Reason {
-        let policy = &self.policy;
-        let (candidate, control) = (&self.counted.candidate, &self.counted.control);
-        if policy.control == Control::Absent {
-            return Reason::NeedsProbes {
-                have: self.probe_streak,
-                need: policy.no_control_probes,
-            };
-        }
-        if candidate.requests == 0 && candidate.probes == 0 {
-            return Reason::NoCandidateTraffic;
-        }
-        if control.requests == 0 && control.probes == 0 {
-            return Reason::NoControlTraffic;
-        }
-        if candidate.requests == 0 {
-            let growth = self.probes.growth(
-                self.probes_question()
-                    .wide_margin
-                    .unwrap_or_else(|| self.users_question().margin),
-                candidate.probes,
-                control.probes.max(1),
-            );
-            let about = self.about(self.probes.against_wide_harm(), growth);
-            return Reason::NeedsRequests {
-                signal: Signal::Probes,
-                about,
-            };
-        }
-        if policy.judge_latency && (candidate.latency.is_empty() || control.latency.is_empty()) {
-            return Reason::NoLatencyCounts;
-        }
-        self.needs_requests(candidate.requests, control.requests.max(1))
-    }
-
-    fn needs_requests(&self, candidate: u64, control: u64) -> Reason {
-        let policy = &self.policy;
-        let growth = self
-            .users
-            .growth(self.users_question().margin, candidate, control);
-        let at_least = policy.min_candidate_requests.saturating_sub(candidate);
-        let mut need = (Some(at_least), Signal::Errors);
-        if !self.passed.errors {
-            need.0 = self
-                .about(self.users.against_harm(), growth)
-                .map(|about| about.max(at_least));
-        }
-        if policy.judge_latency {
-            let growths = self.latency.growth(policy, candidate, control);
-            for ((passed, e), growth) in self
-                .passed
-                .latency
-                .iter()
-                .zip(self.latency.against_harm())
-                .zip(growths)
-            {
-                let about = self.about(e, growth);
-                // No estimate at all is more than any.
-                if !passed && (about.is_none() || need.0.is_some_and(|most| about > Some(most))) {
-                    need = (about.filter(|_| need.0.is_some()), Signal::Latency);
-                }
-            }
-        }
-        Reason::NeedsRequests {
-            signal: need.1,
-            about: need.0,
-        }
-    }
-
-    /// About how many more candidate requests take an e-value to a pass, at a growth of its logarithm for each.
-    fn about(&self, e: f64, growth: f64) -> Option<u64> {
-        let left = (self.policy.pass_at() / e.max(1e-280)).ln().max(0.0);
-        let about = left / growth;
-        if !about.is_finite() || about > 1e12 {
-            return None;
-        }
-        // Two digits: it is an estimate.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 to 1e12"
-        )]
-        let about = about.ceil() as u64;
-        let unit = 10_u64.pow(about.checked_ilog10().unwrap_or(0).saturating_sub(1));
-        Some(about.div_ceil(unit) * unit)
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        let policy = &self.policy;
-        let (candidate, control) = (&self.counted.candidate, &self.counted.control);
-        let finding = |signal, fail: f64, pass: f64, passed: bool| Finding {
-            signal,
-            outcome: if fail >= policy.fail_at() {
-                Outcome::Fail
-            } else if passed {
-                Outcome::Pass
-            } else {
-                Outcome::Inconclusive
-            },
-            fail_log10: log10(fail),
-            fail_at_log10: log10(policy.fail_at()),
-            pass_log10: log10(pass),
-            pass_at_log10: log10(policy.pass_at()),
-            candidate: Rate::default(),
-            control: Rate::default(),
-            candidate_latency: None,
-            control_latency: None,
-        };
-        let mut findings = vec![Finding {
-            candidate: users(candidate),
-            control: users(control),
-            ..finding(
-                Signal::Errors,
-                USERS_WEIGHT * self.users.for_harm(),
-                self.users.against_harm(),
-                self.passed.errors,
-            )
-        }];
-        if policy.judge_latency {
-            let weakest = self
-                .latency
-                .against_harm()
-                .into_iter()
-                .fold(f64::INFINITY, f64::min);
-            findings.push(Finding {
-                candidate: Rate {
-                    of: candidate.latency.count(),
-                    bad: 0,
-                },
-                control: Rate {
-                    of: control.latency.count(),
-                    bad: 0,
-                },
-                candidate_latency: Some(summary(&candidate.latency)),
-                control_latency: Some(summary(&control.latency)),
-                ..finding(
-                    Signal::Latency,
-                    self.latency.for_harm(),
-                    weakest,
-                    self.passed.latency.iter().all(|passed| *passed),
-                )
-            });
-        }
-        if candidate.probes > 0 || control.probes > 0 {
-            let e = self.probes.against_wide_harm();
-            findings.push(Finding {
-                candidate: probes(candidate),
-                control: probes(control),
-                ..finding(
-                    Signal::Probes,
-                    (1.0 - USERS_WEIGHT) * self.probes.for_harm(),
-                    e,
-                    e >= policy.pass_at(),
-                )
-            });
-        }
-        findings
+    /// The stable release before the switch, where that is the control.
+    pub(super) fn before(&self) -> Rate {
+        self.before
     }
 }
 
-fn users(arm: &super::ArmCounts) -> Rate {
+pub(super) fn users(arm: &ArmCounts) -> Rate {
     Rate {
         of: arm.requests,
         bad: arm.errors.min(arm.requests),
     }
 }
 
-fn probes(arm: &super::ArmCounts) -> Rate {
+pub(super) fn probes(arm: &ArmCounts) -> Rate {
     Rate {
         of: arm.probes,
         bad: arm.probe_errors.min(arm.probes),
-    }
-}
-
-fn summary(latency: &Histogram) -> LatencySummary {
-    let quantile = |q| latency.quantile(q).unwrap_or(0);
-    LatencySummary {
-        count: latency.count(),
-        p50_us: quantile(0.5),
-        p95_us: quantile(0.95),
-        p99_us: quantile(0.99),
     }
 }

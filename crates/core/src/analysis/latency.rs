@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::alternatives::{ALTERNATIVES, ODDS_RATIOS, shifted};
+use super::alternatives::{ALTERNATIVES, ODDS_RATIOS, beyond};
 use super::evidence::Exact;
 use super::histogram::{BINS, Histogram};
 use super::policy::JudgePolicy;
@@ -83,6 +83,11 @@ impl Pasts {
         (above + 0.5) / (self.candidate[0] + self.control[0] + 1.0)
     }
 
+    /// The past share of the control's above a bin.
+    fn control_above(&self, bin: usize) -> f64 {
+        (self.control[bin.min(BINS)] + 0.5) / (self.control[0] + 1.0)
+    }
+
     /// The first bin that at most a share 1 − q of the control's past lies at or above.
     fn control_quantile(&self, q: f64) -> usize {
         let left = (1.0 - q) * self.control[0];
@@ -158,10 +163,14 @@ impl LatencyEvidence {
         let shift = policy.latency_tolerance_edges();
         let tolerance = tolerance(policy);
         for (edge, harm) in judged(policy).zip(&mut self.harm) {
-            let rate = pasts.pooled(edge + shift, edge);
+            let rate = pasts.control_above(edge);
             let counts = counts(edge + shift, edge);
             for (e, odds_ratio) in harm.iter_mut().zip(ODDS_RATIOS) {
-                e.multiply(log_for_harm(&counts, shifted(rate, odds_ratio), tolerance));
+                e.multiply(log_for_harm(
+                    &counts,
+                    beyond(rate, tolerance, odds_ratio),
+                    tolerance,
+                ));
             }
         }
     }
@@ -240,5 +249,51 @@ fn tolerance(policy: &JudgePolicy) -> Bound {
     Bound {
         points: policy.latency_margin_points * policy.tolerance_share,
         relative: 0.0,
+    }
+}
+
+/// Edges in a slowdown by 2.
+const DOUBLED: usize = super::histogram::EDGES_PER_DOUBLING;
+
+/// How much the logarithm of the weakest quantile's evidence against a slowdown grows per candidate request, if the
+/// candidate's latencies are as the control's.
+pub(super) fn forecast_pass(latency: &Histogram, unit: &Counts, policy: &JudgePolicy) -> f64 {
+    let pasts = forecast_pasts(latency);
+    let shift = policy.latency_margin_edges();
+    let growths = QUANTILES.map(|q| {
+        let edge = pasts.control_quantile(q).max(policy.latency_floor_bin());
+        let equal = Pair::new(pasts.pooled(edge + shift, edge + shift), pasts.pooled(edge, edge));
+        unit.divergence(equal, nearest_harm(unit, equal, margin(policy)))
+    });
+    growths.into_iter().fold(f64::INFINITY, f64::min)
+}
+
+/// The same for a slowdown by 2 at the edge where it shows best, and among how many processes that one is.
+pub(super) fn forecast_fail(latency: &Histogram, unit: &Counts, policy: &JudgePolicy) -> (f64, f64) {
+    let pasts = forecast_pasts(latency);
+    let (shift, tolerance) = (policy.latency_tolerance_edges(), tolerance(policy));
+    let (mut most, mut processes) = (0.0_f64, 0);
+    for edge in judged(policy) {
+        let share = |bin: usize| pasts.control[bin.min(BINS)] / pasts.control[0];
+        let counts = Counts {
+            // Twice as slow: what lies above an edge is what lay above the edge of half.
+            candidate_bad: share((edge + shift).saturating_sub(DOUBLED)) * unit.candidate,
+            control_bad: share(edge) * unit.control,
+            ..*unit
+        };
+        for ratio in ODDS_RATIOS {
+            let alternative = beyond(pasts.control_above(edge), tolerance, ratio);
+            most = most.max(log_for_harm(&counts, alternative, tolerance));
+            processes += 1;
+        }
+    }
+    (most, f64::from(processes))
+}
+
+fn forecast_pasts(latency: &Histogram) -> Pasts {
+    let tails = tails(latency.iter().map(|(bin, count)| (bin, count as f64)));
+    Pasts {
+        candidate: tails,
+        control: tails,
     }
 }

@@ -7,6 +7,7 @@
 //! Pure and deterministic: equal policies, steps and blocks in equal order give equal judges, bit for bit.
 
 mod alternatives;
+pub mod before_after;
 mod confidence;
 mod counts;
 mod errors;
@@ -14,7 +15,13 @@ mod evidence;
 mod histogram;
 mod judge;
 mod latency;
+mod node_table;
+mod nodes;
+mod plan;
 mod policy;
+mod resources;
+mod say;
+mod settings;
 pub mod two_arm;
 mod verdict;
 
@@ -25,5 +32,9 @@ pub use confidence::Confidence;
 pub use counts::{ArmCounts, Block};
 pub use histogram::{BINS, EDGES_PER_DOUBLING, Histogram, bin_of, edge_us, edges_of_ratio};
 pub use judge::Judge;
+pub use node_table::NodeEvidence;
+pub use nodes::{NODES_APART_MAX, NodeArm, NodeCounts};
+pub use plan::{Forecast, PowerPlan, Traffic, power_plan};
 pub use policy::{Control, InvalidPolicy, JudgePolicy, PolicyFault};
-pub use verdict::{Basis, Finding, LatencySummary, Outcome, Rate, Reason, Signal, Verdict};
+pub use settings::{Setting, SettingFault, Settings, parse_setting};
+pub use verdict::{Basis, Finding, LatencySummary, Levels, Outcome, Rate, Reason, Signal, Verdict};

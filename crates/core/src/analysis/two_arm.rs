@@ -69,6 +69,13 @@ impl Counts {
             + arm(self.control, self.control_bad, of.control, to.control)
     }
 
+    /// Natural logarithm of the likelihood of a pair of rates.
+    pub fn log_likelihood(&self, of: Pair) -> f64 {
+        let arm = |n: f64, bad: f64, p: f64| bad * p.ln() + (n - bad) * (1.0 - p).ln();
+        arm(self.candidate, self.candidate_bad, of.candidate)
+            + arm(self.control, self.control_bad, of.control)
+    }
+
     /// The weighted divergence of a pair from another: what [`Self::log_ratio`] is expected to be under `of`.
     pub fn divergence(&self, of: Pair, to: Pair) -> f64 {
         Self {
@@ -91,6 +98,15 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// A part of this bound.
+    #[must_use]
+    pub fn times(self, share: f64) -> Self {
+        Self {
+            points: self.points * share,
+            relative: self.relative * share,
+        }
+    }
+
     /// The candidate's rate at this bound.
     pub fn above(&self, control: f64) -> f64 {
         (control + self.points).max(control * (1.0 + self.relative))

@@ -40,6 +40,10 @@ pub enum Signal {
     Latency,
     /// Failed probes.
     Probes,
+    /// Processor time of a request.
+    Cpu,
+    /// Memory of an instance.
+    Memory,
 }
 
 /// So many of so many.
@@ -128,6 +132,25 @@ pub enum Reason {
         /// The control's.
         control: Rate,
     },
+    /// More processor time or memory than tolerated, on most nodes.
+    Costlier {
+        /// Which of them.
+        signal: Signal,
+        /// The candidate's mean at this step over the nodes that are kept apart: µs of a request, or KiB of an
+        /// instance.
+        candidate: u64,
+        /// The control's.
+        control: u64,
+        /// Comparisons (intervals for processor time, nodes for memory), and those beyond the tolerance.
+        beyond: Rate,
+    },
+    /// More errors than tolerated after the switch than before it.
+    MoreErrorsThanBefore {
+        /// The candidate's error rate.
+        after: Rate,
+        /// The stable release's before.
+        before: Rate,
+    },
     /// Harm beyond the margin is ruled out.
     RuledOut {
         /// The absolute margin, in percentage points.
@@ -149,6 +172,13 @@ pub enum Reason {
         /// About so many more requests (or probes) to the candidate until a pass, if it is as good as the control.
         /// Absent where its evidence points to no pass at all.
         about: Option<u64>,
+    },
+    /// Too few intervals in which processor time compares.
+    NeedsIntervals {
+        /// Which signal.
+        signal: Signal,
+        /// About so many more, if the candidate takes no more than the control in each.
+        about: u64,
     },
     /// Nothing of the candidate was counted at this step.
     NoCandidateTraffic,
@@ -177,6 +207,9 @@ pub struct Finding {
     pub fail_log10: f64,
     /// Where it fails.
     pub fail_at_log10: f64,
+    /// Whether it is shown but not acted on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
     /// Evidence for no harm beyond the margin, as log10 of its e-value, at this step (the weakest of several).
     pub pass_log10: f64,
     /// Where it passes.
@@ -191,6 +224,24 @@ pub struct Finding {
     /// The control's latency, for latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_latency: Option<LatencySummary>,
+    /// The level of processor time or memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<Levels>,
+}
+
+/// Means at this step over the nodes that are kept apart: µs of a request, or KiB of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Levels {
+    /// The candidate's.
+    pub candidate: u64,
+    /// The control's.
+    pub control: u64,
+    /// Comparisons (intervals for processor time, nodes for memory), and those beyond the tolerance.
+    pub beyond: Rate,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What the judge says now, with its reason and the evidence of each signal. Its numbers are rounded so that they
@@ -241,12 +292,27 @@ impl fmt::Display for Latency {
     }
 }
 
+/// Memory in a unit that suits it.
+struct Memory(u64);
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            kib if kib < 1_024 => write!(f, "{kib} KiB"),
+            kib if kib < 10 * 1_024 => write!(f, "{:.1} MiB", kib as f64 / 1_024.0),
+            kib => write!(f, "{:.0} MiB", kib as f64 / 1_024.0),
+        }
+    }
+}
+
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Errors => "errors",
             Self::Latency => "latency",
             Self::Probes => "probes",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
         })
     }
 }
@@ -284,6 +350,35 @@ impl fmt::Display for Reason {
             ),
             Self::MoreProbeErrors { candidate, control } => {
                 write!(f, "failed probes {candidate} against {control}")
+            }
+            Self::Costlier {
+                signal: Signal::Memory,
+                candidate,
+                control,
+                beyond,
+            } => write!(
+                f,
+                "memory of an instance {} against {}, beyond what is tolerated on {} of {} nodes",
+                Memory(*candidate),
+                Memory(*control),
+                beyond.bad,
+                beyond.of
+            ),
+            Self::Costlier {
+                candidate,
+                control,
+                beyond,
+                ..
+            } => write!(
+                f,
+                "cpu of a request {} against {}, beyond what is tolerated in {} of {} intervals",
+                Latency(*candidate),
+                Latency(*control),
+                beyond.bad,
+                beyond.of
+            ),
+            Self::MoreErrorsThanBefore { after, before } => {
+                write!(f, "error rate {after} against {before} before")
             }
             Self::RuledOut {
                 margin_points,
@@ -329,6 +424,9 @@ impl fmt::Display for Reason {
                     f,
                     "{signal}: neither harm beyond the tolerance nor its absence is shown"
                 )
+            }
+            Self::NeedsIntervals { signal, about } => {
+                write!(f, "about {about} more intervals needed ({signal})")
             }
             Self::NoCandidateTraffic => f.write_str("no candidate requests or probes at this step yet"),
             Self::NoControlTraffic => {

@@ -357,7 +357,7 @@ fn plan(
         candidate: Some(release.clone()),
         base,
         strategy: environment.strategy.name().to_owned(),
-        policy: environment.policy.clone(),
+        policy: environment.policy.for_module(&deployment.module),
         seed,
         steps: steps(&environment.strategy, setting),
         order,

@@ -2,11 +2,12 @@
 
 use super::nodes::{Standing, is_unavailable, is_unknown, standing};
 use crate::analysis::Outcome;
+use crate::attribution::attribution;
 use crate::desired::desired_of_cohort;
 use crate::event::Event;
 use crate::explain::{Wait, nodes};
 use crate::ids::NodeId;
-use crate::observe::{Observations, Presence};
+use crate::observe::{Observations, Pending, Presence};
 use crate::policy::OnInconclusive;
 use crate::rollout::{BackReason, Exclusion, Excuse, Gate, HoldReason, Phase, Rollout, Step, StepPass};
 use crate::spec::ModuleSpec;
@@ -100,8 +101,15 @@ impl Engine<'_> {
         let rollout = self.rollout;
         if rollout.judge.outcome() == Outcome::Fail {
             let verdict = rollout.judge.verdict();
+            let attribution = attribution(self.state, rollout);
+            let confined = attribution.as_ref().filter(|found| found.is_confined());
+            let detail = match confined {
+                Some(part) => format!("{verdict}; {part}"),
+                None => verdict.to_string(),
+            };
             return Some(BackReason::Verdict {
-                detail: verdict.to_string(),
+                detail,
+                attribution: attribution.map(Box::new),
             });
         }
         let failed = rollout.excluded.len();
@@ -180,10 +188,17 @@ impl Engine<'_> {
         else {
             return None;
         };
-        if !self.gate(step).soaks() || self.now.core.since(soaked_at) < self.rollout.plan.policy.interval {
+        let pending = self.obs.pending(self.rollout.plan.id);
+        let interval = self.rollout.plan.policy.interval;
+        // As soon as everyone's interval is there; for those whose is late, a little longer than an interval lasts.
+        let patience = match pending {
+            Some(pending) if self.is_complete(pending) => Millis(0),
+            Some(_) => interval + Millis(interval.0 / 4),
+            None => interval,
+        };
+        if !self.gate(step).soaks() || self.now.core.since(soaked_at) < patience {
             return None;
         }
-        let pending = self.obs.pending(self.rollout.plan.id);
         let (block, late) = pending.map_or((None, Vec::new()), |pending| pending.split(step));
         let folded = pending
             .map(|pending| pending.folded(self.rollout))
@@ -200,6 +215,16 @@ impl Engine<'_> {
             late,
             folded,
         })
+    }
+
+    /// Whether every node that counts has an interval in it.
+    fn is_complete(&self, pending: &Pending) -> bool {
+        let mut counting = self.rollout.counting().peekable();
+        let has = |node: &NodeId| {
+            let place = self.rollout.place(node);
+            place.is_some_and(|place| pending.last.contains_key(&place))
+        };
+        counting.peek().is_some() && counting.all(has)
     }
 
     /// Soak counts only time in which everyone who counts reported and did what the step wants.

@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use hotswap_core::analysis::{JudgePolicy, Settings, parse_setting};
 use hotswap_core::event::Logged;
 use hotswap_core::ids::DeploymentId;
 
 use super::deployments::find;
-use super::params::deployment_id;
+use super::params::{Params, deployment_id};
 use super::{Api, ApiError, ErrorBody, Shared};
 use crate::store::EVENTS_READ_MAX;
 use crate::views::analysis::{self, AnalysisView};
@@ -41,7 +42,64 @@ pub(super) async fn analysis(
 ) -> Result<Json<AnalysisView>, ApiError> {
     let deployment = find(&api, deployment_id(&id)?).await?;
     let events = events_of(&api, deployment.id).await?;
-    Ok(Json(analysis::view(deployment.id.to_string(), &events)))
+    let state = api.world().state();
+    let id = deployment.id.to_string();
+    Ok(Json(analysis::view(id, &events, &state, &Settings::new())))
+}
+
+/// Tells the same under another policy: when would it have stopped?
+#[utoipa::path(
+    get, path = "/deployments/{id}/replay", tag = "deployments", security(("bearer" = ["Viewer"])),
+    params(
+        ("id" = String, Path, description = "The deployment's executionId."),
+        ("set" = Option<String>, Query, description = "Settings of the judge as name=value, with commas between them: \
+            judge.alpha=0.05,judge.dry_run=cpu|memory"),
+    ),
+    responses(
+        (status = OK, body = AnalysisView),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody)
+    )
+)]
+pub(super) async fn replay(
+    State(api): Shared,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<AnalysisView>, ApiError> {
+    let settings = settings(params.get("set").unwrap_or_default())?;
+    let deployment = find(&api, deployment_id(&id)?).await?;
+    let events = events_of(&api, deployment.id).await?;
+    let state = api.world().state();
+    Ok(Json(analysis::view(
+        deployment.id.to_string(),
+        &events,
+        &state,
+        &settings,
+    )))
+}
+
+/// `name=value,name=value` as settings, with all that is wrong with them.
+fn settings(text: &str) -> Result<Settings, ApiError> {
+    let mut settings = Settings::new();
+    let mut faults = Vec::new();
+    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        match parse_setting(part) {
+            Ok((key, setting)) => {
+                settings.insert(key, setting);
+            }
+            Err(fault) => faults.push(fault.to_string()),
+        }
+    }
+    let mut policy = JudgePolicy::default();
+    match policy.set_all(&settings) {
+        Err(refused) => faults.extend(refused.iter().map(ToString::to_string)),
+        Ok(()) => faults.extend(policy.validate().err().map(|fault| fault.to_string())),
+    }
+    if faults.is_empty() {
+        Ok(settings)
+    } else {
+        Err(ApiError::validation(faults))
+    }
 }
 
 async fn events_of(api: &Api, id: DeploymentId) -> Result<Vec<Logged>, ApiError> {

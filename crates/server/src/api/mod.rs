@@ -170,6 +170,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(events::of_deployment))
         .routes(routes!(insight::why))
         .routes(routes!(insight::analysis))
+        .routes(routes!(insight::replay))
         .routes(routes!(approvals::pending))
         .routes(routes!(approvals::get))
         .routes(routes!(approvals::approve))

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use hotswap_core::analysis::{ArmCounts, Block, Judge};
-use hotswap_core::event::{Event, Logged};
-use hotswap_core::ids::RolloutId;
-use hotswap_core::rollout::{Rollout, RolloutPlan};
+use hotswap_core::analysis::{ArmCounts, Block, NodeArm, NodeCounts, Outcome, Settings};
+use hotswap_core::attribution::attribute;
+use hotswap_core::event::Logged;
+use hotswap_core::replay::{Moment, Point, Replayed, ReplayedStep, SignalEvidence, replay};
+use hotswap_core::rollout::StepPass;
+use hotswap_core::state::State;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -50,6 +52,22 @@ pub struct RolloutAnalysis {
     pub steps: Vec<StepAnalysis>,
     /// What was counted, interval by interval.
     pub series: Vec<PointView>,
+    /// Where the harm is, once a fail is shown: on all nodes, on those of a label, or on single ones.
+    #[schema(value_type = Option<Object>)]
+    pub attribution: Option<Value>,
+    /// The policy that this was folded under.
+    #[schema(value_type = Object)]
+    pub policy: Value,
+    /// When this policy first said fail.
+    #[schema(format = "date-time")]
+    pub failed_at: Option<String>,
+    /// What it said then.
+    pub failed_verdict: Option<String>,
+    /// When the rollout really went back.
+    #[schema(format = "date-time")]
+    pub went_back_at: Option<String>,
+    /// Why it did.
+    pub went_back: Option<String>,
 }
 
 /// What was counted in a step.
@@ -60,6 +78,19 @@ pub struct StepAnalysis {
     pub step: u32,
     /// What it is, for people.
     pub plan: String,
+    /// When it began.
+    #[schema(format = "date-time")]
+    pub began: String,
+    /// What the judge said last in it.
+    pub verdict: String,
+    /// When this policy's pass came.
+    #[schema(format = "date-time")]
+    pub passed_at: Option<String>,
+    /// When it really was done.
+    #[schema(format = "date-time")]
+    pub completed_at: Option<String>,
+    /// By what.
+    pub completed: Option<String>,
     /// The candidate's sums.
     pub candidate: ArmView,
     /// The control's.
@@ -75,10 +106,30 @@ pub struct PointView {
     pub timestamp: String,
     /// In which step, from 1.
     pub step: u32,
+    /// pass, fail or inconclusive.
+    pub outcome: String,
+    /// Each signal's evidence after it.
+    pub evidence: Vec<EvidenceView>,
     /// The candidate's counts.
     pub candidate: ArmView,
     /// The control's.
     pub control: ArmView,
+}
+
+/// One signal's evidence, as log10 of e-values.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvidenceView {
+    /// errors, latency, probes, cpu or memory.
+    pub signal: String,
+    /// For harm, over the rollout so far.
+    pub fail: f64,
+    /// Where the signal alone fails.
+    pub fail_at: f64,
+    /// Against harm beyond the margin, at this step.
+    pub pass: f64,
+    /// Where it passes.
+    pub pass_at: f64,
 }
 
 /// One arm's counts.
@@ -101,131 +152,119 @@ pub struct ArmView {
     pub probes: u64,
     /// Failed ones among them.
     pub probe_errors: u64,
+    /// Mean processor time of a request, in ms, over the nodes that are kept apart; null where it isn't metered.
+    pub cpu_per_request: Option<f64>,
+    /// Mean memory of an instance, in KiB, over the same.
+    pub memory_per_instance: Option<f64>,
 }
 
-/// The evidence of a deployment, from its events in the log.
-pub fn view(execution_id: String, events: &[Logged]) -> AnalysisView {
-    let mut cases: BTreeMap<RolloutId, Case<'_>> = BTreeMap::new();
-    for logged in events {
-        match &logged.event {
-            Event::RolloutStarted { plan } if plan.steps.iter().any(|step| step.gate.is_judged()) => {
-                cases.insert(plan.id, Case::new(plan, logged));
-            }
-            Event::StepStarted { key, step, .. } => {
-                if let Some(case) = cases.get_mut(&key.rollout) {
-                    case.begin_step(*step);
-                }
-            }
-            Event::EvidenceRecorded {
-                key,
-                step,
-                block,
-                late,
-                ..
-            } => {
-                if let Some(case) = cases.get_mut(&key.rollout) {
-                    case.fold(logged, *step, block.as_deref(), late);
-                }
-            }
-            _ => {}
-        }
-    }
+/// The evidence of a deployment, from its events in the log, under the policies it had but for these settings.
+pub fn view(execution_id: String, events: &[Logged], state: &State, settings: &Settings) -> AnalysisView {
+    let rollouts = replay(events, |policy| {
+        // What is faulty was refused before; what remains leaves a policy as it is.
+        let _ = policy.set_all(settings);
+    });
     AnalysisView {
         execution_id,
-        rollouts: cases.into_values().map(Case::view).collect(),
+        rollouts: rollouts
+            .into_iter()
+            .map(|rollout| rollout_view(rollout, state))
+            .collect(),
     }
 }
 
-/// A rollout whose evidence is folded.
-struct Case<'a> {
-    plan: &'a RolloutPlan,
-    judge: Judge,
-    step: u32,
-    steps: BTreeMap<u32, Block>,
-    series: Vec<PointView>,
-}
-
-impl<'a> Case<'a> {
-    fn new(plan: &'a RolloutPlan, logged: &Logged) -> Self {
-        let judge = Rollout::new(plan.clone(), logged.at).judge;
-        Self {
-            plan,
-            judge,
-            step: 0,
-            steps: BTreeMap::new(),
-            series: Vec::new(),
-        }
-    }
-
-    fn begin_step(&mut self, step: u32) {
-        self.step = step;
-        if self
-            .plan
-            .steps
-            .get(step as usize)
-            .is_some_and(|step| step.gate.is_judged())
-        {
-            self.judge.begin_step(step);
-            self.steps.entry(step).or_default();
-        }
-    }
-
-    fn fold(&mut self, logged: &Logged, step: u32, block: Option<&Block>, late: &[(u32, Block)]) {
-        if let Some(block) = block {
-            self.judge.fold(block);
-            self.steps.entry(step).or_default().merge(block);
-            self.series.push(PointView {
-                timestamp: rfc3339(logged.wall),
-                step: step + 1,
-                candidate: arm(&block.candidate),
-                control: arm(&block.control),
-            });
-        }
-        for (step, block) in late {
-            self.judge.fold_late(*step, block);
-            self.steps.entry(*step).or_default().merge(block);
-        }
-    }
-
-    fn view(self) -> RolloutAnalysis {
-        let verdict = self.judge.verdict();
-        let data = serde_json::to_value(&verdict).unwrap_or(Value::Null);
-        let steps = self.steps.iter().map(|(&step, block)| StepAnalysis {
-            step: step + 1,
-            plan: self
-                .plan
-                .steps
-                .get(step as usize)
-                .map(sentence::step)
-                .unwrap_or_default(),
-            candidate: arm(&block.candidate),
-            control: arm(&block.control),
-        });
-        RolloutAnalysis {
-            environment: self.plan.environment.to_string(),
-            strategy: self.plan.strategy.clone(),
-            candidate: self.plan.candidate.as_ref().map(ToString::to_string),
-            control: self.plan.base.as_ref().map(ToString::to_string),
-            step: self.step + 1,
-            verdict: verdict.to_string(),
-            outcome: data
-                .get("outcome")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned(),
-            steps: steps.collect(),
-            series: self.series,
-            data,
-        }
+fn rollout_view(rollout: Replayed<'_>, state: &State) -> RolloutAnalysis {
+    let verdict = rollout.judge.verdict();
+    let value = |value: serde_json::Result<Value>| value.unwrap_or(Value::Null);
+    let unlabelled = BTreeMap::new();
+    let found = attribute(&rollout.judge, &rollout.order, |node| {
+        state.nodes.get(node).map_or(&unlabelled, |record| &record.labels)
+    });
+    let steps = rollout.steps.iter().map(|step| step_view(step, &rollout));
+    RolloutAnalysis {
+        environment: rollout.plan.environment.to_string(),
+        strategy: rollout.plan.strategy.clone(),
+        candidate: rollout.plan.candidate.as_ref().map(ToString::to_string),
+        control: rollout.plan.base.as_ref().map(ToString::to_string),
+        step: rollout.step + 1,
+        outcome: outcome(verdict.outcome),
+        steps: steps.collect(),
+        series: rollout.points.iter().map(point).collect(),
+        attribution: found.map(|found| value(serde_json::to_value(found))),
+        policy: value(serde_json::to_value(rollout.judge.policy())),
+        failed_at: rollout.failed.as_ref().map(|(at, _)| time(*at)),
+        failed_verdict: rollout.failed.as_ref().map(|(_, verdict)| verdict.to_string()),
+        went_back_at: rollout.back.map(|(at, _)| time(at)),
+        went_back: rollout.back.map(|(_, reason)| reason.to_string()),
+        verdict: verdict.to_string(),
+        data: value(serde_json::to_value(&verdict)),
     }
 }
 
-fn arm(counts: &ArmCounts) -> ArmView {
+fn step_view(step: &ReplayedStep<'_>, rollout: &Replayed<'_>) -> StepAnalysis {
+    let planned = rollout.plan.steps.get(step.step as usize);
+    let by = |pass: &StepPass| match pass {
+        StepPass::Gate { detail } | StepPass::Inconclusive { detail } => detail.clone(),
+        StepPass::Override { who } => format!("{who}'s word"),
+        StepPass::Empty => "all of its nodes moved away".to_owned(),
+    };
+    StepAnalysis {
+        step: step.step + 1,
+        plan: planned.map(sentence::step).unwrap_or_default(),
+        began: time(step.began),
+        verdict: step.verdict.to_string(),
+        passed_at: step.passed.map(time),
+        completed_at: step.completed.map(|(at, _)| time(at)),
+        completed: step.completed.map(|(_, pass)| by(pass)),
+        candidate: arm(&step.sums.candidate, &step.sums, |node| &node.candidate),
+        control: arm(&step.sums.control, &step.sums, |node| &node.control),
+    }
+}
+
+fn point(point: &Point<'_>) -> PointView {
+    PointView {
+        timestamp: time(point.at),
+        step: point.step + 1,
+        outcome: outcome(point.outcome),
+        evidence: point.evidence.iter().map(evidence).collect(),
+        candidate: arm(&point.block.candidate, point.block, |node| &node.candidate),
+        control: arm(&point.block.control, point.block, |node| &node.control),
+    }
+}
+
+fn evidence(evidence: &SignalEvidence) -> EvidenceView {
+    EvidenceView {
+        signal: evidence.signal.to_string(),
+        fail: evidence.fail_log10,
+        fail_at: evidence.fail_at_log10,
+        pass: evidence.pass_log10,
+        pass_at: evidence.pass_at_log10,
+    }
+}
+
+fn time(at: Moment) -> String {
+    rfc3339(at.wall)
+}
+
+fn outcome(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Fail => "fail",
+        Outcome::Inconclusive => "inconclusive",
+    }
+    .to_owned()
+}
+
+fn arm(counts: &ArmCounts, block: &Block, of: fn(&NodeCounts) -> &NodeArm) -> ArmView {
     let quantile = |q| counts.latency.quantile(q).map(|us| rounded(us as f64 / 1e3));
     let share = if counts.requests == 0 {
         0.0
     } else {
         counts.errors as f64 / counts.requests as f64
+    };
+    let mean = |level: fn(&NodeArm) -> Option<f64>| {
+        let levels: Vec<f64> = block.nodes.iter().filter_map(|node| level(of(node))).collect();
+        (!levels.is_empty()).then(|| levels.iter().sum::<f64>() / levels.len() as f64)
     };
     ArmView {
         requests: counts.requests,
@@ -236,5 +275,7 @@ fn arm(counts: &ArmCounts) -> ArmView {
         latency_p99: quantile(0.99),
         probes: counts.probes,
         probe_errors: counts.probe_errors,
+        cpu_per_request: mean(NodeArm::cpu_per_request_us).map(|us| rounded(us / 1e3)),
+        memory_per_instance: mean(NodeArm::memory_per_instance_kib).map(rounded),
     }
 }

@@ -174,6 +174,7 @@ impl Node {
             let block = Block {
                 candidate: arm(errors),
                 control,
+                ..Block::default()
             };
             self.unacknowledged.push(Interval {
                 module: module.clone(),

@@ -194,7 +194,41 @@ async fn harm_is_shown_and_taken_back() {
     let (_, analysis) = server
         .get(&format!("/api/v1/deployments/{second}/analysis"))
         .await;
-    assert_eq!(analysis["rollouts"][0]["outcome"], "fail", "{analysis:#}");
+    let judged = &analysis["rollouts"][0];
+    assert_eq!(judged["outcome"], "fail", "{analysis:#}");
+    assert!(
+        judged["failedAt"].is_string() && judged["wentBackAt"].is_string(),
+        "{judged:#}"
+    );
+    let last = judged["series"].as_array().unwrap().last().unwrap();
+    let errors = &last["evidence"][0];
+    assert_eq!(errors["signal"], "errors");
+    assert!(errors["fail"].as_f64() >= errors["failAt"].as_f64(), "{last:#}");
+
+    // The same evidence under another policy: one fold over the events.
+    let replay = |set: &str| format!("/api/v1/deployments/{second}/replay?set={set}");
+    let (_, same) = server.get(&replay("")).await;
+    assert_eq!(same, analysis, "the recorded evidence is complete");
+    // Half of the candidate's requests fail: hardly more than this tolerates.
+    let lax = "judge.error_margin_points=0.5,judge.tolerance_share=0.95";
+    let (_, lax) = server.get(&replay(lax)).await;
+    let lax = &lax["rollouts"][0];
+    assert_eq!(
+        (&lax["outcome"], &lax["failedAt"]),
+        (&json!("inconclusive"), &Value::Null),
+        "{lax:#}"
+    );
+    assert_eq!(lax["policy"]["error_margin_points"], 0.5);
+    let (status, refused) = server.get(&replay("judge.alfa=0.05,alpha=2")).await;
+    assert_eq!(
+        (status, &refused["code"]),
+        (StatusCode::BAD_REQUEST, &json!("validation")),
+        "{refused:#}"
+    );
+    assert!(
+        refused["details"][0].as_str().unwrap().contains("alfa"),
+        "{refused:#}"
+    );
     let (status, body) = server
         .post("/api/v1/deployments", &deployment("pay", "1.1.0", "Production"))
         .await;

@@ -268,6 +268,8 @@ fn interval_in(interval: &pb::Interval) -> Result<Interval, Malformed> {
         block: Block {
             candidate: optional("candidate", interval.candidate.as_ref(), arm_in)?.unwrap_or_default(),
             control: optional("control", interval.control.as_ref(), arm_in)?.unwrap_or_default(),
+            // A report is one node's: the server says which by whom it is from.
+            nodes: Vec::new(),
         },
     })
 }
@@ -292,6 +294,9 @@ fn arm_out(arm: &ArmCounts) -> Option<pb::ArmCounts> {
         probes: arm.probes,
         probe_errors: arm.probe_errors,
         probe_streak: arm.probe_streak,
+        cpu_us: arm.cpu_us,
+        memory_kib: arm.memory_kib,
+        memory_readings: arm.memory_readings,
     })
 }
 
@@ -303,6 +308,9 @@ fn arm_in(arm: &pb::ArmCounts) -> Result<ArmCounts, Malformed> {
         probes: arm.probes,
         probe_errors: at_most("probe_errors", arm.probe_errors, "probes", arm.probes)?,
         probe_streak: arm.probe_streak,
+        cpu_us: arm.cpu_us,
+        memory_kib: arm.memory_kib,
+        memory_readings: arm.memory_readings,
     })
 }
 

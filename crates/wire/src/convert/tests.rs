@@ -102,7 +102,8 @@ prop_compose! {
     fn arm()(
         (requests, probes) in any::<(u64, u64)>(),
         (errors, probe_errors) in any::<(u64, u64)>(),
-        probe_streak: u64,
+        (probe_streak, cpu_us) in any::<(u64, u64)>(),
+        (memory_kib, memory_readings) in any::<(u64, u64)>(),
         latency in vec((0..400_u16, any::<u64>()), 0..20),
     ) -> ArmCounts {
         ArmCounts {
@@ -112,6 +113,9 @@ prop_compose! {
             probes,
             probe_errors: probe_errors.min(probes),
             probe_streak,
+            cpu_us,
+            memory_kib,
+            memory_readings,
         }
     }
 }
@@ -124,7 +128,7 @@ prop_compose! {
         candidate in arm(),
         control in arm(),
     ) -> Interval {
-        Interval { module, rollout: RolloutId(rollout), step, number, block: Block { candidate, control } }
+        Interval { module, rollout: RolloutId(rollout), step, number, block: Block { candidate, control, ..Block::default() } }
     }
 }
 
@@ -375,6 +379,7 @@ fn plain_report() -> pb::NodeReport {
             block: Block {
                 candidate: arm,
                 control: ArmCounts::default(),
+                ..Block::default()
             },
         }],
         health: Some(NodeHealth::default()),
@@ -534,6 +539,7 @@ fn an_intervals_report_is_small() {
     report.intervals[0].block = Block {
         candidate: arm.clone(),
         control: arm,
+        ..Block::default()
     };
     let bytes = pb::AgentMessage::from(&report).encoded_len();
     assert!(bytes < 512, "{bytes}");

@@ -6,6 +6,8 @@ use crate::analysis::{Block, Histogram, Judge, JudgePolicy, Outcome, Reason, Ver
 fn judge() -> Judge {
     Judge::new(JudgePolicy {
         judge_latency: false,
+        judge_cpu: false,
+        judge_memory: false,
         ..JudgePolicy::default()
     })
 }
@@ -14,6 +16,7 @@ fn errors(candidate: (u64, u64), control: (u64, u64)) -> Block {
     Block {
         candidate: arm(candidate.0, candidate.1),
         control: arm(control.0, control.1),
+        ..Block::default()
     }
 }
 
@@ -161,6 +164,7 @@ fn swapped_arms_give_the_opposite_answer() {
         swapped.fold(&Block {
             candidate: block.control,
             control: block.candidate,
+            ..Block::default()
         });
     }
     assert_eq!(

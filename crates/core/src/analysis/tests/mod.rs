@@ -2,9 +2,13 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "simulated counts are small")]
 
+mod before_after;
 mod complaints;
 mod histogram;
+mod levels;
+mod plan;
 mod power;
+mod published;
 mod rng;
 mod total;
 mod two_arm;

@@ -56,6 +56,7 @@ pub(super) fn block(rng: &mut Rng, n: (u64, u64), p: (f64, f64)) -> Block {
     Block {
         candidate: arm(n.0, rng.binomial(n.0, p.0)),
         control: arm(n.1, rng.binomial(n.1, p.1)),
+        ..Block::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::analysis::{
-    ArmCounts, BINS, Block, Control, Histogram, Judge, JudgePolicy, Outcome, Verdict, edge_us,
+    ArmCounts, BINS, Block, Control, Histogram, Judge, JudgePolicy, Outcome, Signal, Verdict, edge_us,
 };
 
 fn count() -> impl Strategy<Value = u64> {
@@ -12,8 +12,9 @@ fn count() -> impl Strategy<Value = u64> {
 
 fn counts() -> impl Strategy<Value = ArmCounts> {
     let latency = prop::collection::vec((0..BINS, count()), 0..8);
-    (count(), count(), latency, count(), count(), count()).prop_map(
-        |(requests, errors, latency, probes, probe_errors, probe_streak)| {
+    let used = (count(), count(), count());
+    (count(), count(), latency, count(), count(), count(), used).prop_map(
+        |(requests, errors, latency, probes, probe_errors, probe_streak, used)| {
             let mut histogram = Histogram::default();
             for (bin, count) in latency {
                 histogram.record_many(edge_us(bin), count);
@@ -25,13 +26,27 @@ fn counts() -> impl Strategy<Value = ArmCounts> {
                 probes,
                 probe_errors,
                 probe_streak,
+                cpu_us: used.0,
+                memory_kib: used.1,
+                memory_readings: used.2,
             }
         },
     )
 }
 
 fn any_block() -> impl Strategy<Value = Block> {
-    (counts(), counts()).prop_map(|(candidate, control)| Block { candidate, control })
+    prop::collection::vec((0..200_u32, counts(), counts()), 0..4).prop_map(|nodes| {
+        let mut block = Block::default();
+        for (place, candidate, control) in nodes {
+            let interval = Block {
+                candidate,
+                control,
+                ..Block::default()
+            };
+            block.merge_node(place, &interval);
+        }
+        block
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -72,13 +87,17 @@ fn policy() -> impl Strategy<Value = JudgePolicy> {
         number(),
         number(),
     ];
-    (any::<bool>(), any::<bool>(), numbers, count()).prop_map(|(absent, judge_latency, n, floor)| {
-        JudgePolicy {
-            control: if absent {
-                Control::Absent
-            } else {
-                Control::SideBySide
-            },
+    let control = prop_oneof![
+        Just(Control::SideBySide),
+        Just(Control::Absent),
+        Just(Control::BeforeAfter)
+    ];
+    let signals = [Signal::Errors, Signal::Latency, Signal::Cpu, Signal::Memory];
+    let dry_run = prop::collection::btree_set(prop::sample::select(signals.to_vec()), 0..4);
+    (control, any::<bool>(), numbers, count(), dry_run).prop_map(
+        |(control, judge_latency, n, floor, dry_run)| JudgePolicy {
+            control,
+            dry_run,
             judge_latency,
             error_margin_points: n[0],
             error_margin_relative: n[1],
@@ -89,8 +108,8 @@ fn policy() -> impl Strategy<Value = JudgePolicy> {
             probe_margin_points: n[6],
             latency_floor_us: floor,
             ..JudgePolicy::default()
-        }
-    })
+        },
+    )
 }
 
 fn through_json<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {

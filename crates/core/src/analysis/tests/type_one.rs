@@ -67,6 +67,8 @@ fn share(
         let mut rng = Rng(seed * 1_000 + 17);
         let policy = JudgePolicy {
             judge_latency: false,
+            judge_cpu: false,
+            judge_memory: false,
             alpha,
             ..JudgePolicy::default()
         };
@@ -172,6 +174,8 @@ fn the_confidence_sequence_covers_the_truth() {
             let mut rng = Rng(seed * 1_000 + 29);
             let mut judge = Judge::new(JudgePolicy {
                 judge_latency: false,
+                judge_cpu: false,
+                judge_memory: false,
                 alpha: 0.05,
                 ..JudgePolicy::default()
             });
@@ -190,6 +194,8 @@ fn the_confidence_sequence_covers_the_truth() {
         Rng(1),
         Judge::new(JudgePolicy {
             judge_latency: false,
+            judge_cpu: false,
+            judge_memory: false,
             ..JudgePolicy::default()
         }),
     );

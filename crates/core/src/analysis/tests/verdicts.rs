@@ -6,6 +6,8 @@ use crate::analysis::{Basis, Block, Control, Judge, JudgePolicy, Outcome, Reason
 fn judge() -> Judge {
     Judge::new(JudgePolicy {
         judge_latency: false,
+        judge_cpu: false,
+        judge_memory: false,
         ..JudgePolicy::default()
     })
 }
@@ -27,6 +29,7 @@ fn verdicts_read_well() {
     judge.fold(&Block {
         candidate: arm(100, 1),
         control: arm(900, 9),
+        ..Block::default()
     });
     let text = judge.verdict().to_string();
     assert!(
@@ -37,6 +40,7 @@ fn verdicts_read_well() {
         judge.fold(&Block {
             candidate: arm(100, 1),
             control: arm(900, 9),
+            ..Block::default()
         });
     }
     let text = judge.verdict().to_string();
@@ -49,6 +53,7 @@ fn verdicts_read_well() {
         judge.fold(&Block {
             candidate: arm(500, 24),
             control: arm(500, 5),
+            ..Block::default()
         });
     }
     let text = judge.verdict().to_string();
@@ -70,6 +75,7 @@ fn a_slow_candidate_is_told_by_how_much() {
         let mut block = Block {
             candidate: arm(100, 0),
             control: arm(100, 0),
+            ..Block::default()
         };
         block.candidate.latency = shape.draw(&mut rng, 100, 15, 0.0, 0);
         block.control.latency = shape.draw(&mut rng, 100, 0, 0.0, 0);
@@ -127,6 +133,7 @@ fn a_pass_starts_anew_at_each_step() {
         let mut block = Block {
             candidate: arm(200, 0),
             control: arm(200, 0),
+            ..Block::default()
         };
         block.candidate.latency = shape.draw(&mut rng, 200, 0, 0.0, 0);
         block.control.latency = shape.draw(&mut rng, 200, 0, 0.0, 0);
@@ -167,6 +174,7 @@ fn evidence_that_arrives_late_counts_towards_a_fail() {
             &Block {
                 candidate: arm(100, 20),
                 control: arm(100, 1),
+                ..Block::default()
             },
         );
     }
@@ -221,6 +229,7 @@ fn probes_alone_pass_with_their_wider_margin_and_are_marked() {
     judge.fold(&Block {
         candidate: arm(1, 0),
         control: arm(1, 0),
+        ..Block::default()
     });
     for _ in 0..sent / 10 {
         judge.fold(&probes((10, 0), (10, 0)));
