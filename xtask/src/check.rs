@@ -156,11 +156,13 @@ fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
 
 /// Runs the simulator; a failing run prints its seed.
 pub(crate) fn sim(args: &[String]) -> Result<()> {
-    run::run(
-        cargo()
-            .args(["run", "--release", "--quiet", "-p", "hotswap-sim", "--"])
-            .args(args),
-    )
+    let mut simulator = cargo();
+    simulator.args(["run", "--release", "--quiet", "-p", "hotswap-sim"]);
+    // Deliberate bugs are built in only where they are asked for.
+    if args.iter().any(|arg| arg.starts_with("--mutant")) {
+        simulator.args(["--features", "mutants"]);
+    }
+    run::run(simulator.arg("--").args(args))
 }
 
 /// Runs the judge's simulation; fails where it breaks its bounds.

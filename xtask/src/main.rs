@@ -35,7 +35,7 @@ enum Command {
     Modules(modules::Args),
     /// Run the simulator: arguments go to it as they are.
     Sim {
-        /// Arguments of hotswap-sim, such as `--seeds 2000` or `--seed 7`.
+        /// Arguments of hotswap-sim, such as `--seeds 2000`, `--seed 7 --trace` or `--mutants`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::event::{Event, Logged, RolloutKey};
 use crate::ids::{DeploymentId, EnvName, NodeId};
+use crate::mutants::{Mutant, is_on};
 use crate::policy::Approvers;
 use crate::release::{ReleaseHold, Yank};
 use crate::rollout::{BackReason, Effect, Hold, Phase, Rollout, RolloutPlan};
@@ -93,6 +94,11 @@ fn begin_epoch(state: &mut State, epoch: u64) {
     state.epoch_starts.insert(epoch, state.seq);
     if state.epoch_starts.len() > EPOCH_STARTS_KEPT_MAX {
         state.epoch_starts.pop_first();
+    }
+    if is_on(Mutant::ApprovalForgotten) {
+        for deployment in state.deployments.values_mut() {
+            deployment.status = DeploymentStatus::Running;
+        }
     }
 }
 
@@ -714,7 +720,9 @@ fn rollouts(state: &mut State, event: &Event, now: Now) {
                 deployment.paused = None;
                 deployment.status = DeploymentStatus::Running;
             }
-            touch_with_next(state, &key.environment);
+            if !is_on(Mutant::TurnUntold) {
+                touch_with_next(state, &key.environment);
+            }
         }
         Event::StableSet {
             key,
@@ -732,6 +740,9 @@ fn rollouts(state: &mut State, event: &Event, now: Now) {
             module
                 .exceptions
                 .retain(|_, exception| exception.rollout != key.rollout || exception.base != stable);
+            if is_on(Mutant::ExceptionForgotten) {
+                module.exceptions.clear();
+            }
             touch_with_next(state, &key.environment);
         }
         _ => unreachable!("only rollout events come here"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{EnvName, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::mutants::{Mutant, is_on};
 use crate::observe::Observations;
 use crate::rollout::{Phase, Rollout};
 use crate::spec::{Generation, ModuleSpec, NodeSpec, Observe, SmokeRun, SmokeVia, WEIGHT_ALL};
@@ -25,6 +26,9 @@ pub fn knows_more(state: &State, highest: Generation) -> bool {
         epoch: state.epoch,
         seq: state.seq,
     };
+    if is_on(Mutant::AheadIgnored) {
+        return false;
+    }
     if highest > ours {
         return true;
     }
@@ -164,7 +168,7 @@ fn module_spec(
 ) -> Option<ModuleSpec> {
     let rollout = module.rollout.as_deref();
     if let Some(rollout) = rollout
-        && !rollout.is_back()
+        && (!rollout.is_back() || (is_on(Mutant::RollbackForgetsOne) && rollout.place(node) == Some(0)))
         && rollout.cohort.contains(node)
         && !rollout.excluded.contains_key(node)
         && !rollout.excused.contains_key(node)

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod freeze;
 pub mod ids;
 pub mod invariants;
+pub mod mutants;
 pub mod observe;
 pub mod plan;
 pub mod policy;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::analysis::Block;
 use crate::event::{Folded, RolloutKey};
 use crate::ids::{Digest, Incarnation, ModuleName, NodeId, RolloutId};
+use crate::mutants::{Mutant, is_on};
 use crate::report::{
     Hello, Interval, ModuleStatus, NodeHealth, NodeReport, ReleaseLoad, ReleaseStatus, Veto,
 };
@@ -288,7 +289,7 @@ impl Observations {
             .copied()
             .unwrap_or_else(|| rollout.last_folded(place));
         let expected = if last.0 == incarnation { last.1 + 1 } else { 1 };
-        if interval.number != expected {
+        if interval.number != expected && !is_on(Mutant::IntervalTwice) {
             return;
         }
         pending.last.insert(place, (incarnation, interval.number));

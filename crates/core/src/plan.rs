@@ -208,7 +208,7 @@ impl Ahead<'_> {
             left_out: Vec::new(),
             prefetch: 0,
         };
-        let Ok(environment) = self.state.environment(name).cloned() else {
+        let Ok(mut environment) = self.state.environment(name).cloned() else {
             return planned;
         };
         environment.strategy.name().clone_into(&mut planned.strategy);
@@ -219,7 +219,22 @@ impl Ahead<'_> {
             self.free(name, deployment);
         }
         let id = RolloutId(self.state.rollouts + 1);
-        let events = decide::with_lock(&self.state, deployment, place, &environment, release, id);
+        if let Some(frozen) = decide::frozen_now(&environment, self.now) {
+            planned
+                .waits
+                .push(format!("frozen by {:?}: {}", frozen.window, frozen.reason));
+            // What comes once the freeze is over.
+            environment.freezes.clear();
+        }
+        let events = decide::with_lock(
+            &self.state,
+            deployment,
+            place,
+            &environment,
+            release,
+            id,
+            self.now,
+        );
         for event in &events {
             match event {
                 Event::StageFinished { status, message, .. } => {

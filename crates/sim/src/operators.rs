@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hotswap_core::command::{Command, DeployRequest};
 use hotswap_core::ids::DeploymentId;
+use hotswap_core::policy::Strategy;
 use hotswap_core::release::Release;
 use hotswap_core::stage::DeploymentStatus;
 use hotswap_core::state::State;
@@ -11,6 +12,8 @@ use hotswap_core::time::{Millis, WallTime};
 
 use crate::rng::Rng;
 use crate::scenario::{Profile, Scenario};
+use crate::server::Server;
+use crate::shape::Shape;
 
 /// Operators, drawn by their own stream.
 #[derive(Debug)]
@@ -18,7 +21,7 @@ pub struct Operators {
     rng: Rng,
     profile: Profile,
     left: u64,
-    ids: u64,
+    silent: bool,
     made: Vec<DeploymentId>,
     ends_at: u64,
     last_at: u64,
@@ -27,12 +30,12 @@ pub struct Operators {
 
 impl Operators {
     /// They have so many deployments to make.
-    pub fn new(scenario: &Scenario, rng: Rng) -> Self {
+    pub fn new(scenario: &Scenario, shape: &Shape, rng: Rng) -> Self {
         Self {
             rng,
             profile: scenario.profile,
             left: scenario.deployments,
-            ids: 0,
+            silent: shape.no_commands,
             made: Vec::new(),
             ends_at: scenario.ends_at,
             last_at: 0,
@@ -97,13 +100,29 @@ impl Operators {
         (nodes > 0).then(|| self.rng.index(nodes))
     }
 
-    fn id(&mut self) -> DeploymentId {
-        self.ids += 1;
-        DeploymentId(uuid::Uuid::from_u128(u128::from(self.ids)))
+    /// Whether somebody presses a button twice.
+    pub fn doubles(&mut self) -> bool {
+        self.profile != Profile::Calm && self.rng.chance(80)
+    }
+
+    /// Whether somebody now wants what they had better not.
+    pub fn meddles(&mut self) -> bool {
+        self.profile.interferes() && !self.silent && self.rng.chance(300)
+    }
+
+    /// A short while, in ms.
+    pub fn soon(&mut self) -> u64 {
+        self.rng.range(0, 400)
+    }
+
+    /// An identity that the API replaces.
+    fn id() -> DeploymentId {
+        DeploymentId(uuid::Uuid::nil())
     }
 
     /// What is asked for now, if anything.
-    pub fn next(&mut self, scenario: &Scenario, state: &State, now: u64) -> Option<Command> {
+    pub fn next(&mut self, scenario: &Scenario, server: &Server, now: u64) -> Option<Command> {
+        let state = &server.state;
         let over = now >= self.ends_at;
         let calm = self.profile == Profile::Calm;
         let busy = !state.deployments.is_empty() || state.seq < 5;
@@ -113,7 +132,7 @@ impl Operators {
             self.left -= 1;
             return Some(self.deploy(scenario));
         }
-        if over || !self.profile.interferes() {
+        if over || self.silent || !self.profile.interferes() {
             return None;
         }
         let id = if self.made.is_empty() {
@@ -126,15 +145,12 @@ impl Operators {
             0 | 1 => Command::Abort { deployment: id, by },
             2..=4 => Command::Pause { deployment: id, by },
             5..=8 => Command::Resume { deployment: id, by },
-            9 | 10 => {
-                let undo = self.id();
-                Command::RollBack {
-                    deployment: id,
-                    id: undo,
-                    trace_id: String::new(),
-                    by,
-                }
-            }
+            9 | 10 => Command::RollBack {
+                deployment: id,
+                id: Self::id(),
+                trace_id: String::new(),
+                by,
+            },
             11 => Command::SkipStep { deployment: id, by },
             12 => Command::Promote { deployment: id, by },
             13 | 14 => self.decide(state, id),
@@ -142,7 +158,7 @@ impl Operators {
                 let module = self.rng.pick(&scenario.modules).name.clone();
                 let environment = self.rng.pick(&scenario.environments).name.clone();
                 Command::Undeploy {
-                    id: self.id(),
+                    id: Self::id(),
                     trace_id: String::new(),
                     module,
                     environment,
@@ -203,8 +219,20 @@ impl Operators {
                     },
                 }
             }
-            _ => return None,
+            _ => self.configure(scenario),
         })
+    }
+
+    /// An environment gets another strategy: running rollouts keep theirs.
+    fn configure(&mut self, scenario: &Scenario) -> Command {
+        let mut environments = scenario.environments.clone();
+        let place = self.rng.index(environments.len());
+        environments[place].strategy = match self.rng.range(0, 2) {
+            0 => Strategy::Direct,
+            1 => Strategy::Rolling { batch: 2 },
+            _ => Strategy::BlueGreen,
+        };
+        Command::Configure { environments }
     }
 
     fn decide(&mut self, state: &State, any: DeploymentId) -> Command {
@@ -255,7 +283,7 @@ impl Operators {
         let seed = self.rng.bits();
         let target = self.rng.pick(&scenario.environments).name.clone();
         Command::Deploy(Box::new(DeployRequest {
-            id: self.id(),
+            id: Self::id(),
             trace_id: String::new(),
             seed,
             module: module.name.clone(),

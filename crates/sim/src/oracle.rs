@@ -19,12 +19,31 @@ pub struct Oracle {
     waved_through: BTreeSet<RolloutId>,
     ended: Vec<(DeploymentId, DeploymentStatus, String)>,
     targets: BTreeMap<DeploymentId, (EnvName, ModuleName)>,
+    /// What each wish made: one effect at most.
+    made: BTreeMap<String, DeploymentId>,
+    /// Requests in the evidence of each rollout.
+    evidence: BTreeMap<RolloutId, u64>,
+    /// Those whose evidence grew since it was looked at.
+    grew: BTreeSet<RolloutId>,
 }
 
 impl Oracle {
-    /// Takes an event in.
-    pub fn note(&mut self, scenario: &Scenario, _state: &State, logged: &Logged) -> Check {
+    /// Takes a durable event in.
+    ///
+    /// # Errors
+    /// What may not be.
+    pub fn note(&mut self, scenario: &Scenario, logged: &Logged) -> Check {
+        self.note_wish(&logged.event)?;
         match &logged.event {
+            Event::EvidenceRecorded { key, block, late, .. } => {
+                let blocks = block
+                    .iter()
+                    .map(|block| &**block)
+                    .chain(late.iter().map(|(_, block)| block));
+                let requests = blocks.map(|block| block.candidate.requests + block.control.requests);
+                *self.evidence.entry(key.rollout).or_insert(0) += requests.sum::<u64>();
+                self.grew.insert(key.rollout);
+            }
             Event::RolloutStarted { plan } => {
                 self.plans.insert(plan.id, (**plan).clone());
             }
@@ -49,6 +68,52 @@ impl Oracle {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A command that was asked again has one effect at most.
+    fn note_wish(&mut self, event: &Event) -> Check {
+        let (wish, id) = match event {
+            Event::DeploymentRequested { request, .. } => (&request.trace_id, request.id),
+            Event::ReversalRequested {
+                trace_id, deployment, ..
+            } => (trace_id, *deployment),
+            _ => return Ok(()),
+        };
+        match self.made.insert(wish.clone(), id) {
+            Some(first) => Err(Violation {
+                invariant: Invariant::S10Durable,
+                what: format!("one command made two deployments, {first} and {id}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Each interval counts once: no rollout has more requests in its evidence than its nodes counted.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn evidence_is_counted(&mut self, counted: impl Fn(RolloutId) -> u64) -> Check {
+        for rollout in std::mem::take(&mut self.grew) {
+            let (evidence, counted) = (self.evidence[&rollout], counted(rollout));
+            if evidence > counted {
+                return Err(Violation {
+                    invariant: Invariant::S5Steps,
+                    what: format!(
+                        "{rollout} has {evidence} requests in evidence, and nodes counted {counted}"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A backup was restored: only what its log says happened.
+    pub fn begins_anew(&mut self, scenario: &Scenario, events: &[Logged]) {
+        *self = Self::default();
+        for logged in events {
+            // It was looked at when it happened first.
+            drop(self.note(scenario, logged));
+        }
     }
 
     /// Harm that is far beyond the margin never gets past the judge where there is traffic to see it by.

@@ -15,6 +15,10 @@ pub enum Stream {
     Machines = 5,
     /// Requests, errors, latencies.
     Traffic = 6,
+    /// Which kinds of fault a run has at all.
+    Swarm = 7,
+    /// Which first answers differ from later ones, and what else is checked now and then.
+    Checks = 8,
 }
 
 /// xoshiro256** (Blackman, Vigna 2018), seeded by `SplitMix64`.
@@ -26,7 +30,14 @@ pub struct Rng {
 impl Rng {
     /// The stream of a seed for one purpose.
     pub fn new(seed: u64, stream: Stream) -> Self {
-        let mut x = seed ^ (stream as u64).wrapping_mul(0xA076_1D64_78BD_642F);
+        Self::part(seed, stream, 0)
+    }
+
+    /// A part of such a stream, so that one kind of fault can be left out without changing another.
+    pub fn part(seed: u64, stream: Stream, part: u64) -> Self {
+        let mut x = seed
+            ^ (stream as u64).wrapping_mul(0xA076_1D64_78BD_642F)
+            ^ part.wrapping_mul(0xE703_7ED1_A0B4_28DB);
         let s = [(); 4].map(|()| {
             x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut z = x;

@@ -6,7 +6,9 @@ use hotswap_core::policy::{CanaryBy, Environment, OnInconclusive, RolloutPolicy,
 use hotswap_core::release::Kind;
 use hotswap_core::time::Millis;
 
+use crate::faults::{Fault, FaultSet, Planned};
 use crate::rng::{Rng, Stream};
+use crate::shape::Shape;
 
 /// How wild a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +127,10 @@ pub struct Scenario {
     pub modules: Vec<ModulePlan>,
     /// Deployments that are asked for.
     pub deployments: u64,
+    /// Which kinds of fault there are.
+    pub faults: FaultSet,
+    /// Faults at their moments, in order, each with its place among all that were drawn.
+    pub planned: Vec<(usize, Planned)>,
     /// Until when operators act and things break, in ms.
     pub ends_at: u64,
     /// Within how many ms after that everything must have ended and converged.
@@ -136,9 +142,12 @@ pub const HEARTBEAT: u64 = 900;
 /// The time after which a node counts as silent, in ms.
 pub const HEARTBEAT_TIMEOUT: u64 = 2_500;
 
+/// How far a wall clock is off at most, in ms, either way.
+pub const SKEW_MAX: u64 = 15_000;
+
 impl Scenario {
-    /// Draws one.
-    pub fn draw(seed: u64) -> Self {
+    /// Draws one, and makes it as small as asked for: what stays is as it would be in the whole.
+    pub fn draw(seed: u64, shape: &Shape) -> Self {
         let mut rng = Rng::new(seed, Stream::Scenario);
         let rng = &mut rng;
         let profile = *rng.pick(&[
@@ -189,15 +198,32 @@ impl Scenario {
         let modules = (0..rng.range(1, 2)).map(|n| module(n, profile, rng)).collect();
         let deployments = rng.range(1, 5);
         let ends_at = rng.range(10_000, 30_000);
+        let faults = if profile.breaks() {
+            swarm(seed).without(shape.without)
+        } else {
+            FaultSet::NONE
+        };
         let mut scenario = Self {
             profile,
             environments,
             nodes,
             modules,
-            deployments,
-            ends_at,
+            deployments: shape
+                .deployments
+                .map_or(deployments, |most| deployments.min(most)),
+            faults,
+            planned: planned(seed, faults, ends_at, shape),
+            ends_at: shape.until.map_or(ends_at, |most| ends_at.min(most)),
             bound: 0,
         };
+        scenario.nodes.truncate(shape.nodes.unwrap_or(usize::MAX));
+        if shape.good {
+            let releases = scenario
+                .modules
+                .iter_mut()
+                .flat_map(|module| &mut module.releases);
+            releases.for_each(|release| release.behaviour = Behaviour::Good);
+        }
         scenario.bound = scenario.bound();
         scenario
     }
@@ -222,10 +248,13 @@ impl Scenario {
             Strategy::Canary { percents, .. } => percents.len() as u64,
         };
         let step = policy.step_deadline.0 + policy.silence_max.0 + policy.settle.0 + policy.soak_max.0;
-        (steps + 1) * (step + policy.hold_expiry.0)
+        // What expires by wall time lasts longer where the clock was set back meanwhile.
+        let skew = 2 * SKEW_MAX;
+        (steps + 1) * (step + policy.hold_expiry.0 + skew)
             + policy.back_deadline.0
             + policy.pause_expiry.0
             + environment.approval_timeout.0
+            + 2 * skew
     }
 
     /// A release's plan by its digest.
@@ -235,6 +264,43 @@ impl Scenario {
             .flat_map(|module| &module.releases)
             .find(|plan| plan.release.digest == *digest)
     }
+}
+
+/// Which kinds of fault a run has: in some few, in some most, so that the rare ones are also seen alone.
+fn swarm(seed: u64) -> FaultSet {
+    let mut rng = Rng::new(seed, Stream::Swarm);
+    let share = *rng.pick(&[120, 250, 500]);
+    Fault::ALL.iter().copied().filter(|_| rng.chance(share)).collect()
+}
+
+/// Draws the faults that have their moment, each kind from numbers of its own.
+fn planned(seed: u64, faults: FaultSet, ends_at: u64, shape: &Shape) -> Vec<(usize, Planned)> {
+    let mut planned = Vec::new();
+    for fault in Fault::ALL.iter().copied().filter(|fault| fault.is_planned()) {
+        let mut rng = Rng::part(seed, Stream::Faults, fault as u64 + 1);
+        let most = match fault {
+            Fault::Restore | Fault::LongCut => 1,
+            Fault::NodeCrash | Fault::Reset => 5,
+            _ => 3,
+        };
+        for _ in 0..rng.range(1, most) {
+            let at = rng.range(500, ends_at);
+            let (whom, extent) = (rng.range(0, 1 << 32), rng.range(0, 1_000));
+            planned.push(Planned {
+                at,
+                fault,
+                whom,
+                extent,
+            });
+        }
+    }
+    planned.sort_by_key(|planned| planned.at);
+    let kept = |(place, planned): &(usize, Planned)| {
+        faults.has(planned.fault)
+            && shape.planned.as_ref().is_none_or(|kept| kept.contains(place))
+            && shape.until.is_none_or(|until| planned.at <= until)
+    };
+    planned.into_iter().enumerate().filter(kept).collect()
 }
 
 fn environment(name: &str, calm: bool, rng: &mut Rng) -> Environment {

@@ -7,6 +7,7 @@ use crate::command::{Command, DEPLOYMENTS_UNFINISHED_MAX, DeployRequest, Refusal
 use crate::desired::nodes_ahead;
 use crate::event::Event;
 use crate::ids::{DeploymentId, EnvName, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::mutants::{Mutant, is_on};
 use crate::observe::Observations;
 use crate::policy::Environment;
 use crate::release::{Kind, RELEASES_PER_MODULE_MAX};
@@ -482,7 +483,7 @@ fn abort(state: &State, id: DeploymentId, by: &str) -> Result<Accepted, Refusal>
         ..Reply::default()
     };
     match state.rollout_of(deployment) {
-        Some(rollout) if rollout.is_back() => Err(Refusal::NotNow(format!(
+        Some(rollout) if rollout.is_back() && !is_on(Mutant::TurnsTwice) => Err(Refusal::NotNow(format!(
             "deployment {id} is on its way back already"
         ))),
         Some(rollout) => {
@@ -572,6 +573,17 @@ fn undoable(state: &State, id: DeploymentId) -> Result<(EnvName, ModuleName), Re
 
 /// The newest earlier success that is neither held nor withdrawn: where a rollback goes.
 fn earlier(state: &State, module: &ModuleName, here: &EnvModule) -> Result<Option<ReleaseRef>, Refusal> {
+    if is_on(Mutant::LastAttempted) {
+        let attempted = state
+            .finished_order
+            .iter()
+            .rev()
+            .filter_map(|id| state.finished.get(id));
+        let last = attempted
+            .filter(|attempt| attempt.module == *module && attempt.status == DeploymentStatus::Failed);
+        let last = last.filter_map(|attempt| attempt.release.clone()).next();
+        return Ok(last.or_else(|| here.successes.first().map(|success| success.release.clone())));
+    }
     let current = here.stable.as_ref().map(|stable| &stable.release);
     let mut earlier = here.successes.iter().rev().map(|success| &success.release);
     let mut others = earlier

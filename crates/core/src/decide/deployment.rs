@@ -5,6 +5,7 @@ use crate::event::Event;
 use crate::explain::Wait;
 use crate::freeze::Frozen;
 use crate::ids::{DeploymentId, EnvName, ReleaseRef, RolloutId};
+use crate::mutants::{Mutant, is_on};
 use crate::policy::Environment;
 use crate::release::Kind;
 use crate::rollout::{BackReason, RolloutPlan};
@@ -147,7 +148,9 @@ fn failed(deployment: &Deployment, place: u32, message: &str) -> Vec<Event> {
 /// or the oldest of those that wait for it now.
 pub(crate) fn blocker(state: &State, deployment: &Deployment, environment: &EnvName) -> Option<DeploymentId> {
     let module = state.env_module(environment, &deployment.module);
-    if let Some(rollout) = module.and_then(|module| module.rollout.as_deref()) {
+    if let Some(rollout) = module.and_then(|module| module.rollout.as_deref())
+        && !is_on(Mutant::LockIgnored)
+    {
         return Some(rollout.plan.deployment);
     }
     let waits_here = |other: &Deployment| {
@@ -184,7 +187,9 @@ fn enter(
             &format!("environment {name} is not configured any more"),
         );
     };
-    if let Some(why) = state.barred(&deployment.module, release) {
+    if let Some(why) = state.barred(&deployment.module, release)
+        && !is_on(Mutant::HoldIgnored)
+    {
         return failed(deployment, place, &format!("{release} is {why}"));
     }
     if let Some(minimum) = state
@@ -200,7 +205,7 @@ fn enter(
     if let Some(other) = blocker(state, deployment, name) {
         return superseded(state, deployment, name, other);
     }
-    with_lock(state, deployment, place, environment, release, id)
+    with_lock(state, deployment, place, environment, release, id, now)
 }
 
 /// Enters an environment that nobody else rolls this module out in: skips it, fails, or starts its rollout.
@@ -211,6 +216,7 @@ pub(crate) fn with_lock(
     environment: &Environment,
     release: &ReleaseRef,
     id: RolloutId,
+    now: Now,
 ) -> Vec<Event> {
     let name = &environment.name;
     let nothing = EnvModule::default();
@@ -268,19 +274,24 @@ fn freeze(deployment: &Deployment, environment: &Environment, now: Now) -> Optio
     if met(deployment, environment).is_some_and(|frozen| now.wall < frozen.until) {
         return Some(Vec::new());
     }
+    Some(vec![Event::DeploymentFrozen {
+        deployment: deployment.id,
+        frozen: frozen_now(environment, now)?,
+    }])
+}
+
+/// The freeze that is on in an environment now; of several, the one that ends last.
+pub(crate) fn frozen_now(environment: &Environment, now: Now) -> Option<Frozen> {
     let windows = environment.freezes.iter();
     let (window, until) = windows
         .filter_map(|window| Some((window, window.until(now.wall)?)))
         .max_by_key(|(_, until)| *until)?;
-    Some(vec![Event::DeploymentFrozen {
-        deployment: deployment.id,
-        frozen: Frozen {
-            environment: environment.name.clone(),
-            window: window.name.clone(),
-            reason: window.reason.clone(),
-            until,
-        },
-    }])
+    Some(Frozen {
+        environment: environment.name.clone(),
+        window: window.name.clone(),
+        reason: window.reason.clone(),
+        until,
+    })
 }
 
 /// The freeze that a deployment met in an environment, unless its window is no longer configured.

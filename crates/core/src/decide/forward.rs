@@ -7,6 +7,7 @@ use crate::desired::desired_of_cohort;
 use crate::event::Event;
 use crate::explain::{Wait, nodes};
 use crate::ids::NodeId;
+use crate::mutants::{Mutant, is_on};
 use crate::observe::{Observations, Pending, Presence};
 use crate::policy::OnInconclusive;
 use crate::rollout::{BackReason, Exclusion, Excuse, Gate, HoldReason, Phase, Rollout, Step, StepPass};
@@ -99,7 +100,7 @@ impl Engine<'_> {
     /// Harm that is shown already.
     fn harm(&self) -> Option<BackReason> {
         let rollout = self.rollout;
-        if rollout.judge.outcome() == Outcome::Fail {
+        if rollout.judge.outcome() == Outcome::Fail && !is_on(Mutant::VerdictIgnored) {
             let verdict = rollout.judge.verdict();
             let attribution = attribution(self.state, rollout);
             let confined = attribution.as_ref().filter(|found| found.is_confined());
@@ -273,11 +274,11 @@ impl Engine<'_> {
     fn paused(&self) -> Result<(), Wait> {
         let deployment = self.state.deployments.get(&self.rollout.plan.deployment);
         match deployment.and_then(|deployment| deployment.paused.as_ref()) {
-            Some(pause) => Err(Wait::Resume {
+            Some(pause) if !is_on(Mutant::PauseIgnored) => Err(Wait::Resume {
                 paused_by: pause.by.clone(),
                 until: pause.until,
             }),
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -294,7 +295,7 @@ impl Engine<'_> {
             .filter(|node| is_unavailable(self.obs, node, policy.silence_max, self.now.core))
             .count();
         let unavailable = u32::try_from(unavailable).expect("nodes are bounded by NODES_MAX");
-        let too_few = unavailable > policy.max_unavailable;
+        let too_few = unavailable > policy.max_unavailable && !is_on(Mutant::BudgetIgnored);
         let key = rollout.key();
         match &rollout.held {
             None if too_few => Ok(Some(Event::RolloutHeld {
@@ -381,7 +382,8 @@ impl Engine<'_> {
     /// Who joins with a step: its prefix of the order; with the last step also who came late.
     fn candidates_of<'a>(&'a self, step: u32, planned: &Step) -> Vec<&'a NodeId> {
         let rollout = self.rollout;
-        let prefix = rollout.plan.order.iter().take(planned.upto as usize);
+        let upto = planned.upto as usize + usize::from(is_on(Mutant::CohortBound));
+        let prefix = rollout.plan.order.iter().take(upto);
         let mut candidates: Vec<&NodeId> = prefix.filter(|node| self.may_join(node)).collect();
         if step == rollout.last_step() {
             candidates.extend(self.late());
@@ -488,7 +490,7 @@ impl Engine<'_> {
                 Standing::SmokeFailed(_) => lacking.push((node.clone(), "smoke checks failed".to_owned())),
             }
         }
-        if lacking.is_empty() {
+        if lacking.is_empty() || (is_on(Mutant::FlipUnready) && self.spec.preview.is_some()) {
             Ok(settled)
         } else {
             Err(Wait::nodes(lacking))
@@ -499,7 +501,7 @@ impl Engine<'_> {
         let policy = &self.rollout.plan.policy;
         let nodes = nodes(settled);
         let pass = |detail| Ok(GateMove::Pass(StepPass::Gate { detail }));
-        let soaked = soak >= policy.soak_min;
+        let soaked = soak >= policy.soak_min || is_on(Mutant::SoakSkipped);
         let soak_wait = || Wait::Soak {
             soaked: soak,
             needed: policy.soak_min,

@@ -23,7 +23,7 @@ use crate::time::{Millis, Now};
 
 pub use checks::CheckResult;
 pub use deployment::CHECKS_AT_ONCE_MAX;
-pub(crate) use deployment::{blocker, with_lock};
+pub(crate) use deployment::{blocker, frozen_now, with_lock};
 pub use node_commands::{DRAIN_DEADLINE_MAX, Unspared, spare};
 
 use crate::explain::Wait;

@@ -25,6 +25,7 @@ pub use node::NodeTruth;
 #[expect(missing_docs, reason = "each is documented at the function of its name")]
 pub enum Invariant {
     S1Budget,
+    S2Artifact,
     S3OneRollout,
     S4Generations,
     S5Steps,
@@ -34,12 +35,15 @@ pub enum Invariant {
     S9Log,
     S10Durable,
     S11Fencing,
+    S12Purity,
     S13Explained,
     S14Separation,
     A1Serves,
     A2Atomic,
     A3Left,
     A4Verified,
+    A5Full,
+    A6Clock,
     A7Answered,
     A8VetoHolds,
     L1Ends,
@@ -109,6 +113,8 @@ pub fn check_step(before: &State, obs: &Observations, event: &crate::event::Logg
     };
     step::s9_log(before, event)?;
     step::s11_fencing(before, event)?;
+    step::s2_artifact(before, &event.event)?;
+    step::s3_start(before, &event.event)?;
     step::s1_budget(before, obs, &event.event, now)?;
     step::s5_steps(before, &event.event)?;
     step::s6_flip(before, obs, &event.event, now)?;

@@ -2,9 +2,11 @@
 
 use crate::decide::{self, Input};
 use crate::desired::desired;
+use crate::event::Event;
 use crate::explain::{Wait, waits};
 use crate::ids::{Digest, ModuleName, NodeId};
 use crate::observe::Observations;
+use crate::rollout::BackReason;
 use crate::state::State;
 use crate::time::Now;
 
@@ -61,6 +63,33 @@ pub fn l2_converges(
         }
     }
     Ok(())
+}
+
+/// **A6** A jump of the wall clock alone lets nothing happen but what goes by it: a hold, a pause or an approval
+/// expires. `before` and `after` differ in their wall time only.
+pub fn a6_clock(state: &State, obs: &Observations, before: Now, after: Now) -> Check {
+    let due = decide::decide(state, obs, Input::Tick, before).events;
+    let expires = |event: &Event| {
+        matches!(
+            event,
+            Event::BackStarted {
+                reason: BackReason::Expired { .. },
+                ..
+            } | Event::ApprovalExpired { .. }
+                | Event::DeploymentFinished { .. }
+        )
+    };
+    let events = decide::decide(state, obs, Input::Tick, after).events;
+    match events
+        .iter()
+        .find(|event| !expires(event) && !due.contains(event))
+    {
+        Some(Event::RolloutHeld { .. }) | None => Ok(()),
+        Some(event) => Err(Violation::new(
+            Invariant::A6Clock,
+            format!("the wall clock jumps, and there is {event:?}"),
+        )),
+    }
 }
 
 /// **L3** Quiet: with nothing to do, a tick brings no event.

@@ -152,6 +152,41 @@ pub fn s6_one_colour(state: &State, node: &crate::ids::NodeId, spec: &NodeSpec) 
     Ok(())
 }
 
+/// **S7** (on the way back) Nobody is told to serve the release that is taken back, unless it is stable, or what a
+/// node of its own decision returned to.
+pub fn s7_back_means_back(state: &State, node: &crate::ids::NodeId, spec: &NodeSpec) -> Check {
+    let Some(record) = state.nodes.get(node) else {
+        return Ok(());
+    };
+    for (name, told) in &spec.modules {
+        let Some(here) = state.env_module(&record.environment, name) else {
+            continue;
+        };
+        let Some(rollout) = here.rollout.as_deref().filter(|rollout| rollout.is_back()) else {
+            continue;
+        };
+        let Some(candidate) = &rollout.plan.candidate else {
+            continue;
+        };
+        let stable = here
+            .stable
+            .as_ref()
+            .is_some_and(|stable| stable.release == *candidate);
+        let own = here
+            .exceptions
+            .get(node)
+            .is_some_and(|own| own.base.as_ref() == Some(candidate));
+        if told.routes.iter().any(|(digest, _)| *digest == candidate.digest) && !stable && !own {
+            let what = format!(
+                "{node} is told to serve {candidate} of {name}, which {} takes back",
+                rollout.plan.id
+            );
+            return Err(Violation::new(Invariant::S7StopMeansStop, what));
+        }
+    }
+    Ok(())
+}
+
 /// **S8** (what is kept) The stable release is the last one that succeeded; the base of an unfinished rollout is the
 /// stable release, or what its exceptions run.
 pub fn s8_targets_stay(state: &State) -> Check {

@@ -1,11 +1,13 @@
 //! What an event must hold against the State that it is about to change.
 
+use crate::analysis::Outcome;
 use crate::decide::spare;
 use crate::desired::desired_of_cohort;
 use crate::event::{Event, Logged, RolloutKey};
 use crate::observe::{Observations, Presence};
 use crate::report::ReleaseStatus;
-use crate::rollout::{BackReason, Phase, Rollout, StepPass};
+use crate::rollout::{BackReason, Excuse, Phase, Rollout, StepPass};
+use crate::stage::{StageKind, StageStatus};
 use crate::state::State;
 use crate::time::Now;
 
@@ -17,6 +19,71 @@ fn find<'a>(state: &'a State, key: &RolloutKey) -> Option<&'a Rollout> {
         .rollout
         .as_deref()?;
     (rollout.plan.id == key.rollout).then_some(rollout)
+}
+
+/// **S2** A rollout begins only with a release that was pushed, passed every check that its deployment has, is
+/// approved by a person where that was asked for, and isn't on hold.
+pub fn s2_artifact(before: &State, event: &Event) -> Check {
+    let Event::RolloutStarted { plan } = event else {
+        return Ok(());
+    };
+    let Some(candidate) = plan.candidate.as_ref().filter(|_| !plan.reverse) else {
+        return Ok(());
+    };
+    let fail = |what: &str| {
+        let what = format!(
+            "{} begins with {} {candidate}, which {what}",
+            plan.id, plan.module
+        );
+        Err(Violation::new(Invariant::S2Artifact, what))
+    };
+    let pushed = before.release(&plan.module, &candidate.version);
+    if pushed.is_err() || pushed.is_ok_and(|release| release.digest != candidate.digest) {
+        return fail("was never pushed");
+    }
+    if before.hold(&plan.module, &candidate.digest).is_some() {
+        return fail("is on hold");
+    }
+    let Some(deployment) = before.deployments.get(&plan.deployment) else {
+        return fail("no unfinished deployment asked for");
+    };
+    let passed = |stage: &crate::stage::Stage| stage.status == StageStatus::Succeeded;
+    if !deployment
+        .stages
+        .iter()
+        .filter(|stage| stage.kind.is_check())
+        .all(passed)
+    {
+        return fail("did not pass every check");
+    }
+    let asks = deployment
+        .stages
+        .iter()
+        .any(|stage| stage.kind == StageKind::Approval);
+    if asks
+        && deployment
+            .approval
+            .as_ref()
+            .is_none_or(|approval| !approval.approved)
+    {
+        return fail("nobody approved");
+    }
+    Ok(())
+}
+
+/// **S3** (when one begins) No rollout begins where another one is unfinished.
+pub fn s3_start(before: &State, event: &Event) -> Check {
+    let Event::RolloutStarted { plan } = event else {
+        return Ok(());
+    };
+    let running = before.env_module(&plan.environment, &plan.module);
+    match running.and_then(|here| here.rollout.as_deref()) {
+        Some(other) => {
+            let what = format!("{} begins while {} is unfinished", plan.id, other.plan.id);
+            Err(Violation::new(Invariant::S3OneRollout, what))
+        }
+        None => Ok(()),
+    }
 }
 
 /// **S1** No step starts while more of its rollout's nodes are known to be unavailable than may be, and no node is
@@ -193,6 +260,9 @@ pub fn s7_stop_means_stop(before: &State, event: &Event) -> Check {
     let reverse = rollout.plan.reverse && matches!(event, Event::StableSet { .. });
     if rollout.is_back() && !reverse {
         return fail(format!("{} moves forward on its way back", key.rollout));
+    }
+    if rollout.judge.outcome() == Outcome::Fail && !rollout.is_back() && !forced {
+        return fail(format!("{} moves forward and its judge says fail", key.rollout));
     }
     let deployment = before.deployments.get(&rollout.plan.deployment);
     if deployment.is_some_and(|deployment| deployment.paused.is_some()) && !forced {

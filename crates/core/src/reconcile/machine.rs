@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ids::{Digest, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::mutants::{Mutant, is_on};
 use crate::report::{ModuleStatus, REASON_LEN_MAX, Veto};
 use crate::spec::{Generation, NodeSpec};
 use crate::time::CoreTime;
@@ -248,7 +249,7 @@ impl Reconciler {
             });
         }
         if let Some(known) = &self.ledger.spec {
-            if generation < known.generation {
+            if generation < known.generation && !is_on(Mutant::OlderSpecTaken) {
                 return Ok(false);
             }
             if generation == known.generation {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{Digest, ModuleName, ReleaseRef, RolloutId};
+use crate::mutants::{Mutant, is_on};
 use crate::report::{ModuleStatus, ReleaseStatus, SmokeOutcome};
 use crate::spec::{ModuleSpec, Observe, SmokeRun, SmokeVia, WEIGHT_ALL};
 use crate::time::{CoreTime, Millis};
@@ -156,7 +157,7 @@ impl Slot {
         let on_trial = look.entry.trial.as_ref().map(|trial| trial.release.digest);
         // Who serves already does no new harm: leaving another one never waits for the disk.
         let enters = on_trial.is_some_and(|digest| !self.serves(&digest));
-        let durable = !enters || look.durable >= self.entry_version;
+        let durable = !enters || look.durable >= self.entry_version || is_on(Mutant::SwitchBeforeLedger);
         let fit = |digest: &Digest| {
             if Some(*digest) == on_trial {
                 self.is_healthy(digest)

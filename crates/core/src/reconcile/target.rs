@@ -1,6 +1,7 @@
 //! What a module is to look like: its spec, corrected by this node's vetoes.
 
 use crate::ids::{Digest, ModuleName, ReleaseRef};
+use crate::mutants::{Mutant, is_on};
 use crate::spec::{MODULES_PER_NODE_MAX, ModuleSpec, NodeSpec, WEIGHT_ALL};
 
 use super::ledger::{Entry, KeptVeto, Share};
@@ -111,6 +112,7 @@ impl<'a> Vetoes<'a> {
         self.all
             .iter()
             .filter(move |kept| kept.veto.module == *module && kept.veto.rollout == rollout)
+            .filter(|_| !is_on(Mutant::VetoIgnored))
     }
 }
 
