@@ -141,7 +141,7 @@ impl Operators {
             *self.rng.pick(&self.made)
         };
         let by = "op".to_owned();
-        Some(match self.rng.range(0, 22) {
+        Some(match self.rng.range(0, 23) {
             0 | 1 => Command::Abort { deployment: id, by },
             2..=4 => Command::Pause { deployment: id, by },
             5..=8 => Command::Resume { deployment: id, by },
