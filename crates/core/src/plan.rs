@@ -507,5 +507,6 @@ fn flawless(candidate: u64, share: f64) -> Block {
     Block {
         candidate: arm(candidate),
         control: arm(control.max(1)),
+        ..Block::default()
     }
 }

@@ -67,6 +67,7 @@ fn spec() -> ServerMessage {
         fleet: fleet(),
         generation: Generation { epoch: 7, seq: 1_234 },
         modules: BTreeMap::from([("payment-processor".parse().unwrap(), module)]),
+        traces: BTreeMap::new(),
     })
 }
 
@@ -168,6 +169,7 @@ fn report() -> NodeReport {
             block: Block {
                 candidate: arm(100, 3),
                 control: arm(90, 0),
+                ..Block::default()
             },
         }],
         health: Some(NodeHealth {
@@ -178,6 +180,7 @@ fn report() -> NodeReport {
             samples: 5_700,
             latency_ms: 1.75,
         }),
+        loads: Vec::new(),
     }
 }
 
@@ -185,6 +188,7 @@ fn fetch() -> FetchRequest {
     FetchRequest {
         digest: CANDIDATE,
         offset: 131_072,
+        signature: false,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::desired::desired_of_cohort;
 use crate::event::{Event, Logged, RolloutKey};
 use crate::observe::{Observations, Presence};
 use crate::report::ReleaseStatus;
-use crate::rollout::{BackReason, Excuse, Phase, Rollout, StepPass};
+use crate::rollout::{BackReason, Phase, Rollout, StepPass};
 use crate::stage::{StageKind, StageStatus};
 use crate::state::State;
 use crate::time::Now;

@@ -254,7 +254,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// What the guard may answer belongs to every operation.
+/// What the guard and the reading of bodies may answer belongs to every operation.
 fn say_what_the_guard_answers(document: &mut Value) {
     let error = |description: &str| {
         json!({
@@ -264,8 +264,9 @@ fn say_what_the_guard_answers(document: &mut Value) {
     };
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (_, operations) in paths {
-        for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+        for (method, operation) in operations.as_object_mut().into_iter().flatten() {
             let open = guard::need(operation) == guard::Need::Nobody;
+            let (reads, has_body) = (method == "get", operation.get("requestBody").is_some());
             let Some(responses) = operation["responses"].as_object_mut() else {
                 continue;
             };
@@ -274,6 +275,18 @@ fn say_what_the_guard_answers(document: &mut Value) {
             };
             say("400", "The request can't be read, or is not valid.");
             say("429", "Too many requests; Retry-After says when to come back.");
+            if has_body {
+                say("408", "The body took too long.");
+                say("413", "The body is too large.");
+                say("415", "The body is of another type than described.");
+            }
+            if !reads {
+                say("422", "The Idempotency-Key was used for another request.");
+                say(
+                    "503",
+                    "The server is busy, its disk is full, or it is shutting down; try again.",
+                );
+            }
             if !open {
                 say("401", "No token, or one that is not taken.");
                 say("403", "The token's role or scope does not reach.");

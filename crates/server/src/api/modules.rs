@@ -7,7 +7,7 @@ use axum::response::Response;
 use hotswap_core::ids::ModuleName;
 
 use super::params::Params;
-use super::releases::{module_name, unknown_module};
+use super::versions::{module_name, unknown_module};
 use super::{ApiError, BASE, ErrorBody, Shared, etag};
 use crate::views::module::{ModuleView, view};
 

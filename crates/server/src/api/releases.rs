@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::body::JsonObject;
 use super::call::Call;
+use super::versions::module_name;
 use super::{Api, ApiError, ErrorBody, Shared, commands};
 use crate::views::module::{ModuleView, view};
 
@@ -58,7 +59,7 @@ pub(super) async fn revoke(
     call: Call,
     body: JsonObject,
 ) -> Result<Response, ApiError> {
-    let module = module(&name)?;
+    let module = module_name(&name)?;
     let version = version
         .parse()
         .map_err(|error| ApiError::not_found("unknown_version", format!("no such version: {error}")))?;
@@ -94,7 +95,7 @@ pub(super) async fn set_minimum(
     call: Call,
     body: JsonObject,
 ) -> Result<Response, ApiError> {
-    let module = module(&name)?;
+    let module = module_name(&name)?;
     let version = match body.fields.get("version") {
         Some(Value::Null) => Ok(None),
         Some(Value::String(version)) => version.parse().map(Some).map_err(|_| ()),
@@ -111,11 +112,6 @@ pub(super) async fn set_minimum(
         by: call.subject(),
     };
     run(&api, &call, &body, module, command).await
-}
-
-fn module(name: &str) -> Result<ModuleName, ApiError> {
-    name.parse()
-        .map_err(|error| ApiError::not_found("unknown_module", format!("no such module: {error}")))
 }
 
 async fn run(

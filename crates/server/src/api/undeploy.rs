@@ -13,7 +13,7 @@ use super::body::JsonObject;
 use super::call::Call;
 use super::create::{Form, location};
 use super::params::environment;
-use super::releases::module_name;
+use super::versions::{module_name, unknown_module};
 use super::{ApiError, ErrorBody, Shared, commands};
 
 /// Where from, as the document describes it.
@@ -71,7 +71,7 @@ pub(super) async fn undeploy(
     {
         let state = api.world().state();
         if !state.modules.contains_key(&module) {
-            return Err(super::releases::unknown_module(&state, module));
+            return Err(unknown_module(&state, module));
         }
     }
     let id = DeploymentId(Uuid::new_v4());

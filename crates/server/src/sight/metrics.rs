@@ -143,12 +143,12 @@ impl Taken {
         let health = |id: &NodeId| obs.node(id).filter(|seen| seen.connected)?.health;
         let mut standing = BTreeMap::new();
         for environment in &state.environments {
-            for word in ["Running", "Degraded", "Failed", "Initializing"] {
+            for word in ["Running", "Degraded", "Failed", "Initializing", "Stopped"] {
                 standing.insert((environment.name.to_string(), word), 0);
             }
         }
         for (id, node) in &state.nodes {
-            let word = status(id, obs, now, heartbeat_timeout);
+            let word = status(id, state, obs, now, heartbeat_timeout);
             *standing.entry((node.environment.to_string(), word)).or_default() += 1;
         }
         let shown = state.nodes.iter().take(NODES_SHOWN_MAX);

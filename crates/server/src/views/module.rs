@@ -114,6 +114,8 @@ pub fn release_view(module: &Module, version: &semver::Version, release: &Releas
         kind: release.kind.name(),
         pushed_at: rfc3339(release.pushed_at),
         pushed_by: release.pushed_by.clone(),
+        signed_by: release.signed_by.clone(),
+        revoked: module.holds.get(&release.digest).is_some_and(|hold| hold.revoked),
         hold_reason: module.holds.get(&release.digest).map(|hold| hold.reason.clone()),
         yank_reason: module.yanks.get(version).map(|yank| yank.reason.clone()),
     }
