@@ -167,7 +167,8 @@ fn what_keeps_a_server_or_a_node_from_starting_is_told() {
         "--agents",
         "127.0.0.1:0",
     ])
-    .exits(1);
+    .exits(1)
+    .says(&["/proc/hotswap", "writable", "another data folder"]);
     run(&["agent", "--node", "a b", "--environment", "QA"])
         .exits(2)
         .says(&["--node"]);

@@ -56,7 +56,10 @@ pub enum HostError {
     #[error("the WebAssembly engine cannot start: {0}")]
     Engine(String),
     /// The cache's folder cannot be used.
-    #[error("the folder for compiled modules {path} cannot be used")]
+    #[error(
+        "the folder for compiled modules {path} cannot be used; it must be writable: mend that, or give another \
+         data folder"
+    )]
     CacheDir {
         /// The folder.
         path: String,
