@@ -36,7 +36,8 @@ pub enum StoreError {
     },
     /// An event that this version can't read.
     #[error(
-        "event {seq} of the log ({kind}) can't be read by this version; it was written by a newer hotswap or is damaged"
+        "event {seq} of the log ({kind}) can't be read by this version; it was written by a newer hotswap or is damaged: \
+         start the version that wrote it, or restore the data directory from a backup"
     )]
     UnknownEvent {
         /// Its number.
