@@ -23,6 +23,15 @@ const AGENT_DISK_MIB: u64 = 24;
 /// Longest wait for a refused start to succeed.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
+/// Lets modules without a signature be run, where signatures are asked for.
+const UNSIGNED: &str = "--allow-unsigned";
+
+/// The help of one of the binary's commands: what it can be told.
+fn offers(binary: &Path, command: &str) -> Result<String> {
+    let help = Command::new(binary).args([command, "--help"]).output()?;
+    Ok(String::from_utf8_lossy(&help.stdout).into_owned())
+}
+
 /// Locks, whatever a panic elsewhere left: all that is locked here is sound after every step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,9 +101,13 @@ impl Component {
     fn command(&self, binary: &Path, faketime: Option<&Path>) -> Command {
         let mut command = Command::new(binary);
         command.args(&self.command);
-        for variable in ["HOTSWAP_SERVER", "HOTSWAP_AGENTS", "HOTSWAP_EMAIL"] {
-            command.env_remove(variable);
+        // Nothing of this machine's configuration: no variables, and no file beside it.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("HOTSWAP_") {
+                command.env_remove(variable);
+            }
         }
+        command.current_dir(self.log.parent().unwrap_or(Path::new("/")));
         if let (Some(clock), Some(library)) = (&self.clock, faketime) {
             command.env("LD_PRELOAD", library);
             command.env("FAKETIME_TIMESTAMP_FILE", clock);
@@ -196,19 +209,19 @@ impl Fleet {
             "--environments",
             &text(&environments)?,
         ]);
-        // Versions that know users want an admin, and limit how often somebody may ask.
-        let help = Command::new(&binary).args(["server", "--help"]).output()?;
-        let help = String::from_utf8_lossy(&help.stdout);
-        if help.contains("--admin-password-file") {
+        // What a version asks for before it takes commands from anybody, and modules without a signature.
+        let offered = offers(&binary, "server")?;
+        if offered.contains("--admin-password-file") {
             let password = dir.join("password");
             std::fs::write(&password, ADMIN_PASSWORD)?;
             std::fs::set_permissions(&password, Permissions::from_mode(0o600))?;
             command.extend(["--admin-password-file".to_owned(), text(&password)?]);
         }
-        if help.contains("--no-rate-limit-on-loopback") {
-            command.push("--no-rate-limit-on-loopback".to_owned());
+        for flag in ["--no-rate-limit-on-loopback", UNSIGNED] {
+            command.extend(offered.contains(flag).then(|| flag.to_owned()));
         }
         let server = component("server", data, http, command, clock("server")?);
+        let unsigned = offers(&binary, "agent")?.contains(UNSIGNED);
         let places = policy::places();
         let (mut agents, mut lines) = (Vec::new(), Vec::new());
         for (number, place) in (0_u16..).zip(&places) {
@@ -216,7 +229,7 @@ impl Fleet {
             let line = Line::open(at(1, 22_000 + number), agents_at, seed ^ u64::from(number))
                 .context("failed to open a line")?;
             let ingress = at(2, 23_000 + number);
-            let command = words(&[
+            let mut command = words(&[
                 "agent",
                 "--node",
                 &place.node,
@@ -229,6 +242,7 @@ impl Fleet {
                 "--ingress",
                 &ingress.to_string(),
             ]);
+            command.extend(unsigned.then(|| UNSIGNED.to_owned()));
             // One node of each environment can be given another time.
             let clock = if place.first { clock(&place.node)? } else { None };
             agents.push(component(&place.node, data, ingress, command, clock));

@@ -107,6 +107,8 @@ fn chaos(args: &Args) -> Result<bool> {
             binary.display()
         );
     }
+    // Processes are started in another folder.
+    let binary = binary.canonicalize()?;
     let dir = tempfile::Builder::new().prefix("hotswap-chaos-").tempdir()?;
     let faketime = FAKETIME.iter().map(PathBuf::from).find(|path| path.is_file());
     println!(
