@@ -251,3 +251,22 @@ async fn the_document_describes_every_route() {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_are_limited_and_others_are_answered() {
+    let server = TestServer::start().await;
+    let large = server
+        .request(Method::GET, "/health")
+        .header("x-large", "a".repeat(48 << 10));
+    let many = (0..200).fold(server.request(Method::GET, "/health"), |request, number| {
+        request.header(format!("x-{number}"), "a")
+    });
+    for request in [large, many] {
+        match request.send().await {
+            Ok(answer) => assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            // The connection may be cut before the answer is read: refused all the same.
+            Err(error) => assert!(error.is_request(), "{error}"),
+        }
+    }
+    assert_eq!(server.get("/health").await.0, StatusCode::OK);
+}
