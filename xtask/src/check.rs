@@ -10,6 +10,9 @@ use crate::{modules, purity};
 /// Simulated runs of a full test.
 pub(crate) const SIM_SEEDS: u64 = 2_000;
 
+/// The short run of real processes under fault that is part of a full test.
+const CHAOS: [&str; 4] = ["--seconds", "35", "--seed", "1"];
+
 /// A tool that a machine may lack, and what is left out without it.
 struct Tool {
     program: &'static str,
@@ -151,6 +154,7 @@ fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
         })?;
     }
     steps.step("purity", purity::check)?;
+    steps.step("chaos", || chaos(&CHAOS.map(str::to_owned)))?;
     steps.step("sim", || sim(&["--seeds".to_owned(), seeds.to_string()]))
 }
 
@@ -181,4 +185,23 @@ pub(crate) fn judge(quick: bool) -> Result<()> {
         command.arg("--quick");
     }
     run::run(&mut command)
+}
+
+/// Breaks real processes; a failing run prints its seed and keeps its folder.
+pub(crate) fn chaos(args: &[String]) -> Result<()> {
+    run::run(cargo().args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "-p",
+        "hotswap",
+        "-p",
+        "hotswap-chaos",
+    ]))?;
+    run::run(
+        cargo()
+            .args(["run", "--release", "--quiet", "-p", "hotswap-chaos", "--"])
+            .args(args),
+    )
 }

@@ -47,6 +47,12 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Break real servers and agents under traffic: arguments go to hotswap-chaos as they are.
+    Chaos {
+        /// Arguments of hotswap-chaos, such as `--minutes 5` or `--seconds 40 --seed 7 --trace`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Fail where the core could reach a clock, a file, a network or a random source.
     Purity,
 }
@@ -60,6 +66,7 @@ fn main() -> ExitCode {
         Command::Sim { args } => check::sim(&args),
         Command::ApiFuzz(args) => api_fuzz::run(&args),
         Command::Judge { quick } => check::judge(quick),
+        Command::Chaos { args } => check::chaos(&args),
         Command::Purity => purity::check(),
     };
     match result {
