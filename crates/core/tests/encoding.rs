@@ -114,8 +114,13 @@ fn kinds_of(log: &[Logged]) -> BTreeSet<&'static str> {
 fn append(log: &mut Vec<Logged>, events: Vec<Event>) {
     for event in events {
         let last = log.last().unwrap();
+        let epoch = match &event {
+            Event::FleetAdopted { epoch, .. } => *epoch,
+            _ => last.epoch,
+        };
         let next = Logged {
             seq: last.seq + 1,
+            epoch,
             event,
             ..last.clone()
         };

@@ -249,7 +249,8 @@ proptest! {
         let now = world.now.core;
         for (id, machine) in &mut world.machines {
             let spec = desired(&world.state, id).unwrap();
-            prop_assert_eq!(Some(&spec), desired(&world.state, id).as_ref());
+            let once_more = desired(&world.state, id);
+            prop_assert_eq!(Some(&spec), once_more.as_ref());
             if machine.reconciler().ledger().spec.as_deref() == Some(&spec) {
                 let before = machine.reconciler().ledger().clone();
                 machine.input(NodeInput::Spec(spec), now);

@@ -12,7 +12,7 @@ use hotswap_core::apply::apply;
 use hotswap_core::command::DeployRequest;
 use hotswap_core::event::{Event, Logged, RolloutKey};
 use hotswap_core::ids::{DeploymentId, Digest, FleetId, ReleaseRef, RolloutId};
-use hotswap_core::policy::Environment;
+use hotswap_core::policy::{Approvers, Environment};
 use hotswap_core::release::{Kind, Release};
 use hotswap_core::rollout::{Gate, RolloutPlan, Step, StepPass};
 use hotswap_core::stage::{DeploymentStatus, StageStatus};
@@ -125,6 +125,7 @@ async fn make(dir: &str, count: u64) -> Outcome<()> {
                         size: 33_000,
                         pushed_at: WallTime(BEGAN_MS),
                         pushed_by: "author".to_owned(),
+                        signed_by: None,
                     },
                 },
                 None,
@@ -226,6 +227,7 @@ fn deployment(log: &mut Log, environment: &Environment, number: u64) -> Outcome<
         request: Box::new(request),
         release: release.clone(),
         approval: false,
+        approvers: Approvers::default(),
     }];
     for stage in 0..3 {
         events.extend([started(stage), finished(stage, "passed")]);

@@ -28,6 +28,7 @@ marks! {
     VetoExcluded => "a node was excluded for its veto",
     NodeExcused => "a node was excused for being away before",
     MovedExcused => "a node was excused for having been moved",
+    DrainedExcused => "a node was excused for having been drained",
     RemovedExcused => "a node was excused for having been removed",
     NodeEntered => "a node entered a running step late",
     VetoBecameException => "a veto became an exception",

@@ -1,5 +1,7 @@
 //! What a seed draws before anything runs: the fleet, its modules and how they behave, who asks for what, what breaks.
 
+use std::collections::BTreeMap;
+
 use hotswap_core::analysis::JudgePolicy;
 use hotswap_core::ids::{Digest, EnvName, ModuleName, NodeId, ReleaseRef};
 use hotswap_core::policy::{CanaryBy, Environment, OnInconclusive, RolloutPolicy, Strategy};
@@ -343,6 +345,7 @@ fn environment(name: &str, calm: bool, rng: &mut Rng) -> Environment {
         hold_expiry: ms(rng, 4_000, 12_000),
         pause_expiry: ms(rng, 3_000, 10_000),
         judge: JudgePolicy::default(),
+        judge_modules: BTreeMap::new(),
     };
     Environment {
         name: name.parse().expect("a literal environment name is valid"),

@@ -87,8 +87,9 @@ impl Shrinker {
 
     /// Single faults: first halves, then one by one.
     fn without_moments(&mut self) {
+        let seed = self.seed;
         let places = |shape: &Shape| -> BTreeSet<usize> {
-            let planned = Scenario::draw(self.seed, shape).planned;
+            let planned = Scenario::draw(seed, shape).planned;
             planned.iter().map(|(place, _)| *place).collect()
         };
         let all = places(&self.best);

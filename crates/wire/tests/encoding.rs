@@ -104,6 +104,7 @@ fn report() -> NodeReport {
         probes: 4,
         probe_errors: 1,
         probe_streak: 2,
+        ..ArmCounts::default()
     };
     let statuses = [
         ReleaseStatus::Ready {

@@ -141,6 +141,7 @@ async fn a_hostile_module_is_stopped_and_its_neighbour_does_not_notice() {
         fleet: server.plane.fleet,
         generation: Generation { epoch: 1, seq: 1 },
         modules: both.into(),
+        traces: Default::default(),
     });
     let config = AgentConfig {
         listen,
@@ -250,6 +251,7 @@ async fn a_module_that_asks_for_what_the_node_does_not_grant_is_not_loaded() {
         fleet: server.plane.fleet,
         generation: Generation { epoch: 1, seq: 1 },
         modules: [(name.clone(), serves(1, &[(&package, 100)]))].into(),
+        traces: Default::default(),
     });
     let agent = node.start(&server.url()).await;
     let reason = server

@@ -42,6 +42,7 @@ fn spec(server: &Server, package: &Package) -> NodeSpec {
         fleet: server.plane.fleet,
         generation: Generation { epoch: 1, seq: 1 },
         modules: [(package.manifest.name.clone(), serves(1, &[(package, 100)]))].into(),
+        traces: Default::default(),
     }
 }
 

@@ -346,22 +346,13 @@ impl Client {
                 let request = request
                     .header("content-type", "application/octet-stream")
                     .header("content-length", package.len());
-                let (package, sent) = (package.clone(), Arc::clone(sent));
-                let chunks = (0..package.len()).step_by(PUSH_CHUNK_BYTES).map(move |from| {
-                    let to = (from + PUSH_CHUNK_BYTES).min(package.len());
-                    sent(to as u64);
-                    Ok::<_, std::convert::Infallible>(package.slice(from..to))
-                });
-                let body = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
-                request.timeout(PUSH_TIMEOUT).body(body)
+                request.timeout(PUSH_TIMEOUT).body(told(package, sent))
             }
-            Body::Signed(package, signature) => {
-                let part = |bytes: &Bytes| {
-                    Part::stream_with_length(bytes.clone(), bytes.len() as u64).file_name("file")
-                };
-                let form = Form::new()
-                    .part("signature", part(signature))
-                    .part("package", part(package));
+            Body::Signed(package, signature, sent) => {
+                let length = package.len() as u64;
+                let signature = Part::bytes(signature.to_vec()).file_name("file");
+                let package = Part::stream_with_length(told(package, sent), length).file_name("file");
+                let form = Form::new().part("signature", signature).part("package", package);
                 request.timeout(PUSH_TIMEOUT).multipart(form)
             }
         };
@@ -413,4 +404,15 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
             let (address, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
             parameters.contains("rel=\"next\"").then(|| address.to_owned())
         })
+}
+
+/// A package in chunks; `sent` is told of each as it goes.
+fn told(package: &Bytes, sent: &Sent) -> reqwest::Body {
+    let (package, sent) = (package.clone(), Arc::clone(sent));
+    let chunks = (0..package.len()).step_by(PUSH_CHUNK_BYTES).map(move |from| {
+        let to = (from + PUSH_CHUNK_BYTES).min(package.len());
+        sent(to as u64);
+        Ok::<_, std::convert::Infallible>(package.slice(from..to))
+    });
+    reqwest::Body::wrap_stream(futures::stream::iter(chunks))
 }

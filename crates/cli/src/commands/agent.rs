@@ -42,7 +42,7 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
     };
     let host = WasmHostConfig {
         cache_dir: Some(config.data_dir.join("compiled")),
-        grants: settings::node_grants(&loaded),
+        grants: settings::node_grants(live.loaded()),
         ..WasmHostConfig::default()
     };
     let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);

@@ -178,7 +178,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Replay(args) => remote(global, output, async |remote| {
             analysis::replay(&remote, &args).await
         }),
-        Command::Server(args) => serving(server::run(&args, output)),
+        Command::Server(args) => serving(server::run(&args)),
         Command::Agent(args) => serving(agent::run(&args, global, output)),
         Command::Demo(args) => serving(crate::demo::run(&args, output)),
     }

@@ -1,5 +1,6 @@
 //! Run the control plane.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use hotswap_config::{Changes, Loaded};
 use hotswap_core::policy::Environment;
 use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig};
 use hotswap_server::notify::Webhook;
-use hotswap_server::{FirstAdmin, RateLimits, RunningServer, Server, Sockets};
+use hotswap_server::{RateLimits, RunningServer, Server, Sockets};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::SignalKind;
 
@@ -19,14 +20,13 @@ use super::settings::Live;
 use super::{serving, settings};
 use crate::args;
 use crate::exit::Exit;
-use crate::output::Output;
 use crate::problem::Problem;
 
 /// The first admin's password itself.
 const ADMIN_PASSWORD_VARIABLE: &str = "HOTSWAP_ADMIN_PASSWORD";
 
 /// Serves until it is told to stop.
-pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &args::Server) -> anyhow::Result<Exit> {
     let mut live = Live::load(settings::server_sources(args))?;
     let logs = start_logs(live.loaded())?;
     let stop = asked_to_stop()?;
@@ -53,10 +53,11 @@ pub(super) async fn run(args: &args::Server, output: &Output) -> anyhow::Result<
         agents: service::listener("agents")?,
     };
     let mut server = Server::start_on(config, host, sockets).await?;
-    output.line(format!("ready: http://{}", server.http_addr()))?;
-    if let Some(first) = server.first_admin() {
-        tell_first_admin(first, &server, output)?;
-    }
+    // In one write: whoever reads for the first line alone may be gone before a second one comes.
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(announcement(&server).as_bytes())?;
+    stdout.flush()?;
+    drop(stdout);
     tracing::info!(http = %server.http_addr(), agents = %server.agents_addr(), "ready");
     service::ready();
     let mut watchdog = Watchdog::of_manager();
@@ -108,30 +109,28 @@ fn rate_limits(args: &args::Server) -> RateLimits {
     limits
 }
 
-/// Who may log in, told once, with the command to do so. To stdout alone: a log is read by many.
-fn tell_first_admin(first: &FirstAdmin, server: &RunningServer, output: &Output) -> anyhow::Result<()> {
-    let username = &first.username;
+/// That it serves, and after a first start who may log in, with the command to do so. To stdout alone, and once: a log
+/// is read by many.
+fn announcement(server: &RunningServer) -> String {
     let url = format!("http://{}", server.http_addr());
-    let flag = if url == args::SERVER_URL {
-        String::new()
-    } else {
-        format!(" --server {url}")
+    let mut text = format!("ready: {url}\n");
+    let Some(first) = server.first_admin() else {
+        return text;
     };
+    let username = &first.username;
     if let Some(password) = &first.password {
         let password = password.expose_secret();
-        output.line(format!(
-            "first start: the user {username} has the one-time password {password}"
-        ))?;
+        text.push_str(&format!(
+            "first start: the user {username} has the one-time password {password}\n"
+        ));
     }
-    if server.http_addr().ip().is_loopback() {
-        output.line(format!("log in with: hotswap login {username}{flag}"))?;
-    } else {
-        output.line(format!(
-            "log in with: hotswap login {username} --server http://THIS-MACHINE:{}",
-            server.http_addr().port()
-        ))?;
-    }
-    Ok(())
+    let flag = match server.http_addr() {
+        _ if url == args::SERVER_URL => String::new(),
+        at if at.ip().is_loopback() => format!(" --server {url}"),
+        at => format!(" --server http://THIS-MACHINE:{}", at.port()),
+    };
+    text.push_str(&format!("log in with: hotswap login {username}{flag}\n"));
+    text
 }
 
 /// Has a running server take up what changed.

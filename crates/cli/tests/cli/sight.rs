@@ -224,7 +224,7 @@ fn a_deployments_trace_is_whole_and_named_alike_everywhere() {
     let spans = receiver.until(trace, &names, || server.process.log());
     let by_id: BTreeMap<&[u8], &Kept> = spans.iter().map(|kept| (&*kept.span.span_id, kept)).collect();
     assert_eq!(by_id.len(), spans.len(), "each span comes once");
-    let named = |name: &str| spans.iter().filter(move |kept| kept.span.name == name);
+    let named = |name: &'static str| spans.iter().filter(move |kept| kept.span.name == name);
     let root = named("deployment").next().unwrap();
     assert!(root.span.parent_span_id.is_empty());
     for kept in &spans {

@@ -26,10 +26,6 @@ const HEAD_BYTES_MAX: u32 = 32 << 10;
 const HEADERS_MAX: usize = 64;
 /// How long a client may take to send a request's head, idle time between requests included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most bytes of a request's head: nothing here needs a tenth of it.
-const HEAD_BYTES_MAX: u32 = 32 << 10;
-/// Most headers of a request.
-const HEADERS_MAX: usize = 100;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
 /// A silent HTTP/2 client is asked this often whether it is there.

@@ -17,10 +17,10 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-/// The first admin's password in tests.
-pub(crate) const PASSWORD: &str = "correct horse battery";
 use crate::contract::Contract;
 
+/// The first admin's password in tests.
+pub(crate) const PASSWORD: &str = "correct horse battery";
 /// How long a test waits for a state.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -92,8 +92,13 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.builder = self.builder.header(name, value);
+    pub(crate) fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.builder = self.builder.header(name.as_ref(), value.as_ref());
+        self
+    }
+
+    pub(crate) fn multipart(mut self, form: reqwest::multipart::Form) -> Self {
+        self.builder = self.builder.multipart(form);
         self
     }
 
@@ -187,28 +192,22 @@ impl TestServer {
         Self::start_in(self.dir).await
     }
 
-    /// A request by the admin.
-    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    /// A request by the admin, whose answer is held against the API's own document.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Ask {
         self.request_as(&self.token, method, path)
     }
 
-    /// A request with a token.
-    pub(crate) fn request_as(&self, token: &str, method: Method, path: &str) -> RequestBuilder {
-        self.bare(method, path).bearer_auth(token)
-    }
-
-    /// A request without a token.
-    /// A request whose answer is held against the API's own document.
-    pub(crate) fn request(&self, method: Method, path: &str) -> Ask {
+    /// The same, with another token.
+    pub(crate) fn request_as(&self, token: &str, method: Method, path: &str) -> Ask {
         Ask {
-            builder: self.bare(method.clone(), path),
+            builder: self.bare(method.clone(), path).bearer_auth(token),
             document: self.bare(Method::GET, "/openapi.json"),
             method,
             path: path.to_owned(),
         }
     }
 
-    /// A request whose answer is left alone, such as an endless one.
+    /// A request without a token, whose answer is left alone.
     pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("http://{}{path}", self.running.http_addr()))

@@ -19,8 +19,6 @@ mod plan;
 mod secrets;
 mod sight;
 mod start;
-mod start;
-mod store;
 mod store;
 mod trust;
 mod webhooks;

@@ -23,7 +23,8 @@ impl Agent {
         {
             self.report_due = true;
         }
-        for module in self.live.keys() {
+        // Whoever is stopping begins nothing more, also not what its ledger intends: the next boot does.
+        for module in self.live.keys().filter(|_| !self.stopping) {
             self.check(module, None)?;
         }
         Ok(())

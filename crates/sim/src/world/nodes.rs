@@ -72,8 +72,8 @@ impl World {
             return Ok(());
         }
         self.say_node(node, "is asked to stop");
-        self.agent_input(node, |agent, around| agent.input(NodeInput::Shutdown, around))?;
         self.agents[node].stopping = true;
+        self.agent_input(node, |agent, around| agent.input(NodeInput::Shutdown, around))?;
         self.stops_when_written(node);
         Ok(())
     }
@@ -278,7 +278,9 @@ impl World {
                 self.agents[node].acked_intervals(&module, rollout, number);
                 Ok(())
             }
-            Outbound::Reply(..) | Outbound::Check(_) => unreachable!("only sessions come here"),
+            Outbound::Reply(..) | Outbound::Check(_) | Outbound::Close(..) => {
+                unreachable!("only sessions come here")
+            }
         }
     }
 }

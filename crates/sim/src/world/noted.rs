@@ -115,6 +115,7 @@ fn mark_of(event: &Event) -> Option<Mark> {
         Event::NodeExcused { reason, .. } => match reason {
             Excuse::UnavailableBefore => Mark::NodeExcused,
             Excuse::Moved => Mark::MovedExcused,
+            Excuse::Drained => Mark::DrainedExcused,
             Excuse::Removed => Mark::RemovedExcused,
         },
         Event::NodeEntered { .. } => Mark::NodeEntered,

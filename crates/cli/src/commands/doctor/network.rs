@@ -23,7 +23,9 @@ pub(super) async fn look(loaded: &Loaded, global: &Global) -> Vec<Finding> {
         port("agents' port", config.server.agents, "server.agents"),
         port("ingress's port", config.agent.ingress, "agent.ingress"),
     ];
-    findings.push(server(&global.server_url()).await);
+    let kept = crate::credentials::Store::of_this_user().and_then(|store| store.read().ok());
+    let kept = kept.unwrap_or_default();
+    findings.push(server(&global.server_url(kept.current_server())).await);
     if config.agent.node.is_some() {
         findings.push(agents_door(&config.agent.server).await);
     }
