@@ -164,8 +164,11 @@ impl Reconciler {
         self.durable_highest
     }
 
-    /// When [`NodeInput::Tick`] is due.
+    /// When [`NodeInput::Tick`] is due: never, once the agent was asked to stop.
     pub fn wake_at(&self) -> Option<CoreTime> {
+        if self.stopping {
+            return None;
+        }
         self.slots.values().filter_map(|slot| slot.wake_at).min()
     }
 
