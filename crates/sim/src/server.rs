@@ -6,7 +6,7 @@ use hotswap_core::apply::apply;
 use hotswap_core::checks::{CheckRequest, outstanding};
 use hotswap_core::command::Command;
 use hotswap_core::decide::{self, CheckResult, Input};
-use hotswap_core::desired::{desired, generation, knows_more};
+use hotswap_core::desired::{desired, generation, knows_more, nodes_ahead};
 use hotswap_core::event::{Event, Logged};
 use hotswap_core::ids::{DeploymentId, FleetId, ModuleName, NodeId, ReleaseRef, RolloutId};
 use hotswap_core::invariants::{Check, Invariant, Violation, check_state, check_step, settled, state};
@@ -106,8 +106,6 @@ pub struct Server {
     pub committed: bool,
     sessions: BTreeMap<usize, Session>,
     dispatched: BTreeSet<(DeploymentId, u32, u32)>,
-    /// Nodes that know more than this log: they get nothing.
-    pub ahead: BTreeSet<usize>,
     /// Core time at the process's start, and the simulation's time then.
     core_start: (CoreTime, u64),
     /// When it wants to look again.
@@ -142,7 +140,6 @@ impl Default for Server {
             committed: false,
             sessions: BTreeMap::new(),
             dispatched: BTreeSet::new(),
-            ahead: BTreeSet::new(),
             core_start: (CoreTime(0), 0),
             wake: None,
             looks_twice: false,
@@ -174,7 +171,6 @@ impl Server {
         self.inbox.clear();
         self.sessions.clear();
         self.dispatched.clear();
-        self.ahead.clear();
         self.syncing = false;
         self.wake = None;
         std::mem::take(&mut self.draft)
@@ -462,10 +458,8 @@ impl Server {
             let id = &nodes[node];
             if generation(&self.state, id) > session.sent.as_ref().map(|spec| spec.generation) {
                 let said = self.obs.node(id).map(|said| said.highest);
-                if said.is_some_and(|highest| knows_more(&self.state, highest)) {
-                    self.ahead.insert(node);
-                } else if let Some(spec) = desired(&self.state, id) {
-                    self.ahead.remove(&node);
+                let lost = said.is_some_and(|highest| knows_more(&self.state, highest));
+                if let Some(spec) = desired(&self.state, id).filter(|_| !lost) {
                     state::s4_generations(session.sent.as_ref(), &spec)?;
                     state::s6_one_colour(&self.state, id, &spec)?;
                     state::s7_back_means_back(&self.state, id, &spec)?;
@@ -484,6 +478,11 @@ impl Server {
             }
         }
         Ok(out)
+    }
+
+    /// Whether a node knows more than this log: it gets nothing until the fleet is adopted.
+    pub fn is_behind(&self) -> bool {
+        nodes_ahead(&self.state, &self.obs).next().is_some()
     }
 
     /// Whether nothing waits to be taken in or synced.

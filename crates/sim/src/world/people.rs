@@ -163,7 +163,7 @@ impl World {
 
     /// Somebody looks whether nodes know more than the restored log, and takes them over.
     pub(super) fn adopt(&mut self) {
-        if !self.servers[self.leader].ahead.is_empty() {
+        if self.servers[self.leader].is_behind() {
             self.mark(Mark::NodeAhead);
             self.ask(Command::AdoptFleet { by: "op".to_owned() });
         }
