@@ -10,9 +10,6 @@ use crate::{modules, purity};
 /// Simulated runs of a full test.
 pub(crate) const SIM_SEEDS: u64 = 2_000;
 
-/// The short run of real processes under fault that is part of a full test.
-const CHAOS: [&str; 4] = ["--seconds", "35", "--seed", "1"];
-
 /// A tool that a machine may lack, and what is left out without it.
 struct Tool {
     program: &'static str,
@@ -154,7 +151,6 @@ fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
         })?;
     }
     steps.step("purity", purity::check)?;
-    steps.step("chaos", || chaos(&CHAOS.map(str::to_owned)))?;
     steps.step("sim", || sim(&["--seeds".to_owned(), seeds.to_string()]))
 }
 

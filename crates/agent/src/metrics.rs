@@ -121,7 +121,7 @@ impl Shown {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .measure(CoreTime(ms));
-        let shown: [(&str, &str, fn(&NodeHealth) -> f64); 5] = [
+        let shown: [Gauge; 5] = [
             (
                 "node_cpu_usage",
                 "CPU in use since the last scrape, in %",
@@ -160,9 +160,13 @@ impl Shown {
 }
 
 type Labels = [(&'static str, String); 3];
+/// A way to end, and how many did.
+type Outcome = (&'static str, fn(&Counters) -> u64);
+/// A name, what it means, and where it is read.
+type Gauge = (&'static str, &'static str, fn(&NodeHealth) -> f64);
 
 fn requests(readings: &mut Readings<'_>, series: &[Reading]) -> fmt::Result {
-    let outcomes: [(&str, fn(&Counters) -> u64); 5] = [
+    let outcomes: [Outcome; 5] = [
         ("ok", |counters| {
             counters.requests().saturating_sub(counters.errors)
         }),
@@ -173,7 +177,7 @@ fn requests(readings: &mut Readings<'_>, series: &[Reading]) -> fmt::Result {
         ("cut", |counters| counters.cut),
         ("abandoned", |counters| counters.abandoned),
     ];
-    let by = |outcomes: &[(&'static str, fn(&Counters) -> u64)]| -> Vec<(Labels, f64)> {
+    let by = |outcomes: &[Outcome]| -> Vec<(Labels, f64)> {
         let of = |reading: &Reading| {
             let labels = |outcome: &str| {
                 [
@@ -194,7 +198,7 @@ fn requests(readings: &mut Readings<'_>, series: &[Reading]) -> fmt::Result {
         "Users' requests that ended, by how; abandoned ones have no latency",
         by(&outcomes),
     )?;
-    let probes: [(&str, fn(&Counters) -> u64); 2] = [
+    let probes: [Outcome; 2] = [
         ("passed", |counters| {
             counters.probes.saturating_sub(counters.probe_errors)
         }),

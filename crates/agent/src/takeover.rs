@@ -133,6 +133,7 @@ pub struct Heir {
 
 /// What came of a takeover, for the predecessor.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process's life")]
 pub enum Outcome {
     /// The successor has the node, and what was under way here has ended.
     Succeeded(Stopped),
@@ -313,6 +314,10 @@ impl Line {
     }
 
     /// The predecessor's first part, up to a successor that is ready.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the socket's copy is closed when it was given away"
+    )]
     fn offer(mut self, listener: TcpListener) -> Result<Self, TakeoverError> {
         self.expect(KNOCK, ANSWER_TIME_MAX)?;
         let words = format!("{LISTENER}\n");

@@ -119,7 +119,7 @@ fn chaos(args: &Args) -> Result<bool> {
     let run = Run::new(dir.path(), fleet, args.trace)?;
     let faults = possible(&run, faketime.as_deref(), &args.only)?;
     let began = Instant::now();
-    let settled = go(&run, faults, time, seed);
+    let settled = go(&run, &faults, time, seed);
     let settled = settled.map_err(|error| run.violation(&format!("{error:#}"))).ok();
     let held = report::tell(&run, seed, began.elapsed(), settled.as_ref());
     if !held || args.keep {
@@ -159,7 +159,7 @@ fn possible(run: &Run, faketime: Option<&Path>, only: &[String]) -> Result<Vec<(
 }
 
 /// Sets up, breaks for a while, settles.
-fn go(run: &Run, faults: Vec<(usize, Fault)>, time: Duration, seed: u64) -> Result<Settled> {
+fn go(run: &Run, faults: &[(usize, Fault)], time: Duration, seed: u64) -> Result<Settled> {
     for component in run.fleet.all() {
         if let Err(not_ready) = run.fleet.start(component)? {
             bail!("{} does not start: {not_ready}", component.name);
@@ -202,7 +202,6 @@ fn go(run: &Run, faults: Vec<(usize, Fault)>, time: Duration, seed: u64) -> Resu
         for mut operator in operators {
             working.push(scope.spawn(move || operator.work()));
         }
-        let faults = &faults;
         for lane in [Lane::Processes, Lane::Network, Lane::Resources] {
             working.push(scope.spawn(move || faults::inject(run, lane, faults, seed)));
         }

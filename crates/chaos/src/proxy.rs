@@ -155,6 +155,7 @@ impl Shared {
 }
 
 /// One connection, from its beginning to its end.
+#[expect(clippy::needless_pass_by_value, reason = "the connection ends with this")]
 fn carry(shared: &Arc<Shared>, number: u64, agent: TcpStream) {
     // However this ends before both sides stand, the agent sees a reset.
     end_by_reset(&agent);

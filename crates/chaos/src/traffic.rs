@@ -29,8 +29,11 @@ pub(crate) struct Counts {
     /// Slowest answer of a node that was there, in µs.
     pub(crate) slowest_us: AtomicU64,
     /// By node and module: how often the release that answers changed, and which ones there were.
-    pub(crate) releases: Mutex<BTreeMap<(String, &'static str), (u64, BTreeSet<String>)>>,
+    pub(crate) releases: Mutex<BTreeMap<(String, &'static str), Releases>>,
 }
+
+/// How often the release changed, and which ones there were.
+type Releases = (u64, BTreeSet<String>);
 
 /// One node's customer.
 pub(crate) struct Customer<'a> {

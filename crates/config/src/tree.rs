@@ -65,7 +65,7 @@ impl Node {
                 for (name, node) in over {
                     match under.entry(name) {
                         std::collections::btree_map::Entry::Occupied(mut entry) => {
-                            entry.get_mut().overlay(node)
+                            entry.get_mut().overlay(node);
                         }
                         std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(node)),
                     }

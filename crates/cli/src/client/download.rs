@@ -22,7 +22,8 @@ impl Client {
         let broken = |error| ApiError::of_transport(self.address(), &error);
         let (mut at, mut attempt) = (0_u64, 1);
         loop {
-            let mut request = self.http.get(url.clone()).timeout(PUSH_TIMEOUT);
+            let request = self.http.get(url.clone()).timeout(PUSH_TIMEOUT);
+            let mut request = self.authorised(request).await?;
             if at > 0 {
                 request = request.header(RANGE, format!("bytes={at}-"));
             }

@@ -38,7 +38,8 @@ impl Client {
         after: Option<&str>,
     ) -> Result<Events, ApiError> {
         let url = self.url(path, query)?;
-        let mut request = self.http.get(url).header("accept", "text/event-stream");
+        let request = self.http.get(url).header("accept", "text/event-stream");
+        let mut request = self.authorised(request).await?;
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }

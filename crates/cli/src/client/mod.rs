@@ -267,6 +267,21 @@ impl Client {
         Ok(url)
     }
 
+    /// A request with this client's token, renewed if it is about to end.
+    async fn authorised(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::RequestBuilder, ApiError> {
+        let (mut token, soon) = self.proof.token().await;
+        if soon {
+            token = self.renew().await?;
+        }
+        Ok(match token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
+        })
+    }
+
     async fn send(&self, method: Method, url: Url, body: Body<'_>) -> Result<(Value, HeaderMap), ApiError> {
         let key = (method != Method::GET).then(|| uuid::Uuid::new_v4().to_string());
         let mut attempt = 1;

@@ -126,7 +126,7 @@ pub(crate) fn is_running(id: u32) -> bool {
     state.is_some_and(|state| state != 'Z')
 }
 
-fn trust_file(dir: &tempfile::TempDir) -> String {
+pub(crate) fn trust_file(dir: &tempfile::TempDir) -> String {
     dir.path().join("trust/trust.toml").to_str().unwrap().to_owned()
 }
 

@@ -101,7 +101,15 @@ fn two_people_one_deployment_and_a_record_of_it() {
     let payments = example("payment-processor", "2.0.0");
     let dora = person(&server, "dora", "Deployer");
     let adam = person(&server, "adam", "Admin");
-    run_in(&dora, &server, &["module", "push", payments.to_str().unwrap()]).exits(0);
+    let signer = server.dir.path().join("trust");
+    let push = [
+        "module",
+        "push",
+        payments.to_str().unwrap(),
+        "--signer",
+        signer.to_str().unwrap(),
+    ];
+    run_in(&dora, &server, &push).exits(0);
     let deploy = [
         "deploy",
         "payment-processor",
@@ -187,7 +195,15 @@ fn a_token_for_programs_reaches_as_far_as_it_says() {
             .env("HOTSWAP_TOKEN", &token);
         command.output().expect("the binary starts").into()
     };
-    by_token(&["module", "push", payments.to_str().unwrap()]).exits(0);
+    let signer = server.dir.path().join("trust");
+    by_token(&[
+        "module",
+        "push",
+        payments.to_str().unwrap(),
+        "--signer",
+        signer.to_str().unwrap(),
+    ])
+    .exits(0);
     by_token(&["deploy", "payment-processor", "2.0.0", "--to", "QA"]).exits(0);
     by_token(&["deploy", "payment-processor", "2.0.0", "--to", "Staging"])
         .exits(2)

@@ -155,6 +155,8 @@ fn agent(server: &Server, node: &str, otlp: &str) -> Process {
         "127.0.0.1:0",
         "--metrics",
         "127.0.0.1:0",
+        "--trust",
+        &crate::fleet::trust_file(&server.dir),
         otlp,
     ])
 }
@@ -192,7 +194,7 @@ fn a_deployments_trace_is_whole_and_named_alike_everywhere() {
     server.eventually(&["nodes"], "node-2");
     for version in ["2.0.0", "2.1.0"] {
         let module = example("payment-processor", version);
-        server.run(&["module", "push", module.to_str().unwrap()]).exits(0);
+        server.push(module.to_str().unwrap()).exits(0);
         let deployed = [
             "deploy",
             "payment-processor",
@@ -274,7 +276,7 @@ fn a_request_joins_its_callers_trace() {
     let node = agent(&server, "node-1", &otlp);
     server.eventually(&["nodes"], "node-1");
     let module = example("payment-processor", "2.0.0");
-    server.run(&["module", "push", module.to_str().unwrap()]).exits(0);
+    server.push(module.to_str().unwrap()).exits(0);
     server
         .run(&[
             "deploy",
@@ -339,7 +341,20 @@ fn names_in(expression: &str) -> BTreeSet<String> {
         if is_grouping && let Some(close) = rest.find(')') {
             rest = &rest[close..];
         } else if !rest.trim_start().starts_with('(')
-            && !matches!(word, "and" | "or" | "unless" | "bool" | "offset")
+            && !matches!(
+                word,
+                "and"
+                    | "or"
+                    | "unless"
+                    | "bool"
+                    | "offset"
+                    | "sum"
+                    | "min"
+                    | "max"
+                    | "avg"
+                    | "count"
+                    | "topk"
+            )
         {
             names.insert(word.to_owned());
         }

@@ -196,9 +196,7 @@ fn what_keeps_a_server_or_a_node_from_starting_is_told() {
 #[test]
 fn versions_are_shown_held_withdrawn_and_downloaded() {
     let server = Server::start(&[]);
-    server
-        .run(&["module", "push", &folder("payment-processor", "2.0.0")])
-        .exits(0);
+    server.push(&folder("payment-processor", "2.0.0")).exits(0);
     server
         .run(&["module", "show", "payment-processor"])
         .exits(0)
@@ -237,7 +235,7 @@ fn versions_are_shown_held_withdrawn_and_downloaded() {
         .exits(0)
         .shows(&["downloaded payment-processor 2.0.0", "sha256:"]);
     // What came down goes up again: equal bytes are no news.
-    server.run(&["module", "push", file]).exits(0);
+    server.push(file).exits(0);
     server
         .run(&["module", "download", name, "9.9.9"])
         .exits(2)
@@ -248,7 +246,7 @@ fn versions_are_shown_held_withdrawn_and_downloaded() {
 fn a_plan_a_drain_and_an_unloading() {
     let server = Server::start(&[]);
     let name = "payment-processor";
-    server.run(&["module", "push", &folder(name, "2.0.0")]).exits(0);
+    server.push(&folder(name, "2.0.0")).exits(0);
     server
         .run(&["plan", name, "2.0.0", "--to", "Development"])
         .exits(1)

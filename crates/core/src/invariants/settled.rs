@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::explain::{Wait, waits};
 use crate::ids::{Digest, ModuleName, NodeId};
 use crate::observe::Observations;
-use crate::rollout::BackReason;
+use crate::rollout::{BackReason, Excuse};
 use crate::state::State;
 use crate::time::Now;
 
@@ -66,7 +66,7 @@ pub fn l2_converges(
 }
 
 /// **A6** A jump of the wall clock alone lets nothing happen but what goes by it: a hold, a pause or an approval
-/// expires. `before` and `after` differ in their wall time only.
+/// expires, a drain's deadline is reached. `before` and `after` differ in their wall time only.
 pub fn a6_clock(state: &State, obs: &Observations, before: Now, after: Now) -> Check {
     let due = decide::decide(state, obs, Input::Tick, before).events;
     let expires = |event: &Event| {
@@ -77,6 +77,11 @@ pub fn a6_clock(state: &State, obs: &Observations, before: Now, after: Now) -> C
                 ..
             } | Event::ApprovalExpired { .. }
                 | Event::DeploymentFinished { .. }
+                | Event::NodeDrained { .. }
+                | Event::NodeExcused {
+                    reason: Excuse::Drained,
+                    ..
+                }
         )
     };
     let events = decide::decide(state, obs, Input::Tick, after).events;

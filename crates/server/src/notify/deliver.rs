@@ -1,6 +1,6 @@
 //! One endpoint's way through the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl Endpoint {
     ) -> Option<Message> {
         message::kind(&entry.logged.event)?;
         let id = entry.deployment?;
-        if !records.contains_key(&id) {
+        if let btree_map::Entry::Vacant(unknown) = records.entry(id) {
             let record = loop {
                 match self.store.deployment(id).await {
                     Ok(record) => break record?,
@@ -198,7 +198,7 @@ impl Endpoint {
                     }
                 }
             };
-            records.insert(id, record);
+            unknown.insert(record);
         }
         let fleet = self.world.state().fleet?;
         Message::of(fleet, &entry.logged, records.get(&id)?)

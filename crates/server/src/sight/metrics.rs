@@ -138,6 +138,9 @@ struct Taken {
     releases: usize,
 }
 
+/// A name, what it means, and where it is read.
+type Gauge<T> = (&'static str, &'static str, fn(&T) -> f64);
+
 impl Taken {
     fn new(state: &State, obs: &Observations, now: Now, heartbeat_timeout: Millis) -> Self {
         let health = |id: &NodeId| obs.node(id).filter(|seen| seen.connected)?.health;
@@ -228,7 +231,7 @@ impl Taken {
     }
 
     fn write_nodes(&self, readings: &mut Readings<'_>) -> fmt::Result {
-        let shown: [(&str, &str, fn(&NodeHealth) -> f64); 5] = [
+        let shown: [Gauge<NodeHealth>; 5] = [
             ("node_cpu_usage", "A node's CPU in use, in %", |health| {
                 health.cpu_percent
             }),
@@ -268,7 +271,7 @@ impl Taken {
     }
 
     fn write_environments(&self, readings: &mut Readings<'_>) -> fmt::Result {
-        let shown: [(&str, &str, fn(&cluster::ClusterMetrics) -> f64); 5] = [
+        let shown: [Gauge<cluster::ClusterMetrics>; 5] = [
             (
                 "hotswap_environment_cpu_usage",
                 "Mean CPU in use of an environment's nodes, in %",

@@ -168,19 +168,19 @@ pub fn view(execution_id: String, events: &[Logged], state: &State, settings: &S
         execution_id,
         rollouts: rollouts
             .into_iter()
-            .map(|rollout| rollout_view(rollout, state))
+            .map(|rollout| rollout_view(&rollout, state))
             .collect(),
     }
 }
 
-fn rollout_view(rollout: Replayed<'_>, state: &State) -> RolloutAnalysis {
+fn rollout_view(rollout: &Replayed<'_>, state: &State) -> RolloutAnalysis {
     let verdict = rollout.judge.verdict();
     let value = |value: serde_json::Result<Value>| value.unwrap_or(Value::Null);
     let unlabelled = BTreeMap::new();
     let found = attribute(&rollout.judge, &rollout.order, |node| {
         state.nodes.get(node).map_or(&unlabelled, |record| &record.labels)
     });
-    let steps = rollout.steps.iter().map(|step| step_view(step, &rollout));
+    let steps = rollout.steps.iter().map(|step| step_view(step, rollout));
     RolloutAnalysis {
         environment: rollout.plan.environment.to_string(),
         strategy: rollout.plan.strategy.clone(),

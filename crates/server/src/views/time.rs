@@ -23,7 +23,8 @@ pub fn iso8601(duration: Millis) -> String {
 
 /// What [`iso8601`] wrote, and weeks or days too. `None`: not a duration, or below 0.
 pub fn parse_iso8601(text: &str) -> Option<Millis> {
-    let span: Span = text.parse().ok()?;
+    // Others than ISO 8601 are read by the same parser.
+    let span: Span = text.starts_with('P').then(|| text.parse().ok())??;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     u64::try_from(duration.as_millis()).ok().map(Millis)
 }

@@ -1,7 +1,7 @@
 //! A node as the server sees it: it speaks the real protocol and fetches real packages, and reports that it does
 //! what its specs say, at once. How it fares is the test's to choose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ struct Node {
     seq: u64,
     highest: Generation,
     modules: BTreeMap<ModuleName, ModuleSpec>,
+    /// What it held once and doesn't any more.
+    gone: BTreeSet<ModuleName>,
     fetched: Vec<Digest>,
     numbers: BTreeMap<RolloutId, u32>,
     unacknowledged: Vec<Interval>,
@@ -86,6 +88,7 @@ impl Node {
             seq: 0,
             highest: Generation::default(),
             modules: BTreeMap::new(),
+            gone: BTreeSet::new(),
             fetched: Vec::new(),
             numbers: BTreeMap::new(),
             unacknowledged: Vec::new(),
@@ -141,6 +144,8 @@ impl Node {
                 }
             }
         }
+        self.gone.extend(std::mem::take(&mut self.modules).into_keys());
+        self.gone.retain(|module| !spec.modules.contains_key(module));
         self.modules = spec.modules;
     }
 
@@ -195,7 +200,12 @@ impl Node {
             seq: self.seq,
             hello,
             highest: self.highest,
-            modules: self.modules.iter().map(status).collect(),
+            modules: self
+                .modules
+                .iter()
+                .map(status)
+                .chain(self.gone.iter().map(|module| (module.clone(), None)))
+                .collect(),
             vetoes: Vec::new(),
             intervals: self.unacknowledged.clone(),
             health: Some(NodeHealth {

@@ -21,7 +21,7 @@ struct Stream {
 
 impl Stream {
     async fn open(server: &TestServer, path: &str, last: Option<u64>) -> Self {
-        let mut request = server.bare(Method::GET, path);
+        let mut request = server.bare(Method::GET, path).bearer_auth(&server.token);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -181,6 +181,7 @@ async fn listeners_are_limited_and_make_room_when_they_go() {
     let open = || async {
         server
             .bare(Method::GET, "/api/v1/events")
+            .bearer_auth(&server.token)
             .send()
             .await
             .unwrap()

@@ -163,6 +163,7 @@ impl World {
         })
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a happening is used up")]
     pub(super) fn server_synced(&mut self, server: usize, run: u64, result: Result<(), Refused>) -> Check {
         if !self.runs(server, run) {
             return Ok(());

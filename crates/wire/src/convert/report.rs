@@ -387,6 +387,7 @@ fn load_out(load: &ReleaseLoad) -> pb::ReleaseLoad {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "conversions take what was received")]
 fn load_in(load: pb::ReleaseLoad) -> Result<ReleaseLoad, Malformed> {
     Ok(ReleaseLoad {
         module: module_in(&load.module).at("module")?,

@@ -130,12 +130,13 @@ fn mounts() -> String {
 
 fn bpffs() -> Finding {
     let mounts = mounts();
-    let at = mounts.lines().filter_map(|line| {
+    let mut at = mounts.lines().filter_map(|line| {
         let mut parts = line.split(' ').skip(1);
         let (path, kind) = (parts.next()?, parts.next()?);
         (kind == "bpf").then_some(path)
     });
-    match at.last() {
+    // The mount on top of the others.
+    match at.next_back() {
         Some(path) => Finding::ok("bpffs", format!("mounted at {path}")),
         None => Finding::warn(
             "bpffs",

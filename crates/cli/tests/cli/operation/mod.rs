@@ -31,7 +31,7 @@ const VERSIONS: [&str; 2] = ["2.0.0", "2.1.0"];
 fn push(server: &crate::fleet::Server) {
     for version in VERSIONS {
         let folder = crate::support::example("payment-processor", version);
-        server.run(&["module", "push", folder.to_str().unwrap()]).exits(0);
+        server.push(folder.to_str().unwrap()).exits(0);
     }
 }
 

@@ -57,6 +57,8 @@ fn agent(server: &Server, program: &Path) -> Process {
         data.to_str().unwrap(),
         "--ingress",
         "127.0.0.1:0",
+        "--trust",
+        &crate::fleet::trust_file(&server.dir),
     ]);
     Process::start_command(&mut command)
 }
