@@ -255,9 +255,10 @@ async fn the_document_describes_every_route() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_are_limited_and_others_are_answered() {
     let server = TestServer::start().await;
+    // Beyond the limit by more than the last read before it may bring.
     let large = server
         .request(Method::GET, "/health")
-        .header("x-large", "a".repeat(48 << 10));
+        .header("x-large", "a".repeat(256 << 10));
     let many = (0..200).fold(server.request(Method::GET, "/health"), |request, number| {
         request.header(format!("x-{number}"), "a")
     });

@@ -310,7 +310,7 @@ async fn what_is_too_much_is_refused() {
     );
     let long = server
         .bare(Method::GET, "/health")
-        .header("x-long", "x".repeat(64 << 10));
+        .header("x-long", "x".repeat(256 << 10));
     assert!(
         long.send()
             .await
