@@ -653,7 +653,14 @@ fn rollouts(state: &mut State, event: &Event, now: Now) {
             rollout.excused.remove(node);
             rollout.enter(node);
             rollout.entered.insert(node.clone(), now.core);
-            env_module(state, key).exceptions.remove(node);
+            // What it left before this rollout it has left, should the rollout go back.
+            let exceptions = &mut env_module(state, key).exceptions;
+            if exceptions
+                .get(node)
+                .is_some_and(|exception| exception.rollout == key.rollout)
+            {
+                exceptions.remove(node);
+            }
             touch(state, &key.environment);
         }
         Event::NodeExcluded { key, node, reason } => {

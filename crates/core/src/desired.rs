@@ -14,13 +14,18 @@ use crate::trace::{self, TraceParent};
 /// How long a release must be healthy to be committed where no rollout says otherwise.
 const SETTLE_DEFAULT: Millis = Millis::from_secs(10);
 
+/// By how much an epoch exceeds the one before at most. A new leader draws it, so that two leaderships that began from
+/// the same log, one of them lost since, have different epochs, and a node that heard of the lost one is recognised.
+pub const EPOCH_STEP_MAX: u64 = 1 << 16;
+
 /// The age of a node's spec: the newest event that changed an input of it.
 pub fn generation(state: &State, node: &NodeId) -> Option<Generation> {
     Some(generation_of(state, state.nodes.get(node)?))
 }
 
 /// Whether a node that says `highest` knows specs of a log that this one lost, e.g. since a backup was restored: it is
-/// ahead of this log's end, or of the end of the leadership that it names. What was adopted since is no longer lost.
+/// ahead of this log's end, or of the end of the leadership that it names, or names one that this log knows nothing of.
+/// What was adopted since is no longer lost.
 pub fn knows_more(state: &State, highest: Generation) -> bool {
     let ours = Generation {
         epoch: state.epoch,
@@ -32,8 +37,14 @@ pub fn knows_more(state: &State, highest: Generation) -> bool {
     if highest > ours {
         return true;
     }
+    if highest.epoch < state.adopted {
+        return false;
+    }
+    let remembered = state.epoch_starts.keys().next();
+    let unknown = remembered.is_some_and(|oldest| highest.epoch > *oldest)
+        && !state.epoch_starts.contains_key(&highest.epoch);
     let mut later = state.epoch_starts.range(highest.epoch.saturating_add(1)..);
-    highest.epoch >= state.adopted && later.next().is_some_and(|(_, start)| highest.seq >= *start)
+    unknown || later.next().is_some_and(|(_, start)| highest.seq >= *start)
 }
 
 /// The nodes that know specs of a log that this one lost. They are told nothing until the fleet is adopted.
@@ -319,12 +330,13 @@ mod tests {
             seq: 705,
             ..State::default()
         };
-        state.epoch_starts.extend([(3, 500), (4, 701)]);
+        state.epoch_starts.extend([(1, 1), (3, 500), (4, 701)]);
         let ahead = |state: &State, epoch, seq| knows_more(state, Generation { epoch, seq });
-        for (epoch, seq) in [(4, 706), (5, 1), (3, 701), (3, 900)] {
+        // Of leadership 2 this log knows nothing.
+        for (epoch, seq) in [(4, 706), (5, 1), (3, 701), (3, 900), (2, 499)] {
             assert!(ahead(&state, epoch, seq), "{epoch}/{seq}");
         }
-        for (epoch, seq) in [(0, 0), (3, 700), (4, 705), (2, 499)] {
+        for (epoch, seq) in [(0, 0), (1, 499), (3, 700), (4, 705)] {
             assert!(!ahead(&state, epoch, seq), "{epoch}/{seq}");
         }
         // What an adoption was for is over; what is above it is not.

@@ -41,6 +41,8 @@ faults! {
     SlowSync "slow-sync" "store" "nothing leaves before its batch is durable, however long that takes"
     SlowLedger "slow-ledger" "node" "no switch before the ledger says so, however long that takes"
     TornLedger "torn-ledger" "node" "half a ledger is never read; the one before it holds"
+    // Drawn once for each node.
+    Drift "drift" "clock" "a clock that runs fast or slow moves soaks and deadlines by no more than that"
     // Drawn for a moment of the run.
     Reset "reset" "network" "the node reconnects, and is told what it lacks"
     Cut "cut" "network" "nodes serve on; after it they converge"

@@ -141,7 +141,7 @@ impl Operators {
             *self.rng.pick(&self.made)
         };
         let by = "op".to_owned();
-        Some(match self.rng.range(0, 23) {
+        Some(match self.rng.range(0, 25) {
             0 | 1 => Command::Abort { deployment: id, by },
             2..=4 => Command::Pause { deployment: id, by },
             5..=8 => Command::Resume { deployment: id, by },
@@ -219,11 +219,33 @@ impl Operators {
                     },
                 }
             }
+            23 => {
+                let module = self.rng.pick(&scenario.modules);
+                let version = self.rng.pick(&module.releases).release.version.clone();
+                let minimum = state.minimum(&module.name).is_none().then_some(version);
+                let module = module.name.clone();
+                Command::SetMinimumVersion {
+                    module,
+                    version: minimum,
+                    by,
+                }
+            }
+            // For good, and so more seldom.
+            24 if self.rng.chance(300) => {
+                let module = self.rng.pick(&scenario.modules);
+                let version = self.rng.pick(&module.releases).release.version.clone();
+                Command::Revoke {
+                    module: module.name.clone(),
+                    version,
+                    reason: "its key leaked".to_owned(),
+                    by,
+                }
+            }
             _ => self.configure(scenario),
         })
     }
 
-    /// An environment gets another strategy: running rollouts keep theirs.
+    /// An environment gets another strategy, and perhaps loses its freezes: running rollouts keep what they began with.
     fn configure(&mut self, scenario: &Scenario) -> Command {
         let mut environments = scenario.environments.clone();
         let place = self.rng.index(environments.len());
@@ -232,6 +254,9 @@ impl Operators {
             1 => Strategy::Rolling { batch: 2 },
             _ => Strategy::BlueGreen,
         };
+        if self.rng.chance(300) {
+            environments[place].freezes.clear();
+        }
         Command::Configure { environments }
     }
 
@@ -244,7 +269,7 @@ impl Operators {
         Command::Decide {
             deployment,
             approve: self.rng.chance(800),
-            by: if self.rng.chance(900) { "boss" } else { "dev" }.to_owned(),
+            by: (*self.rng.pick(&["boss", "boss", "chief", "chief", "dev"])).to_owned(),
             email: String::new(),
             reason: None,
         }

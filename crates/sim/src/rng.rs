@@ -19,6 +19,8 @@ pub enum Stream {
     Swarm = 7,
     /// Which first answers differ from later ones, and what else is checked now and then.
     Checks = 8,
+    /// By how much each leadership's epoch exceeds the one before.
+    Epochs = 9,
 }
 
 /// xoshiro256** (Blackman, Vigna 2018), seeded by `SplitMix64`.

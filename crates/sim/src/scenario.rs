@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use hotswap_core::analysis::JudgePolicy;
+use hotswap_core::freeze::FreezeWindow;
 use hotswap_core::ids::{Digest, EnvName, ModuleName, NodeId, ReleaseRef};
-use hotswap_core::policy::{CanaryBy, Environment, OnInconclusive, RolloutPolicy, Strategy};
+use hotswap_core::policy::{Approvers, CanaryBy, Environment, OnInconclusive, RolloutPolicy, Strategy};
 use hotswap_core::release::Kind;
 use hotswap_core::time::Millis;
 
@@ -114,6 +115,8 @@ pub struct NodePlan {
     pub rate: u64,
     /// How long it takes to fetch and to load, in ms.
     pub load_ms: u64,
+    /// By how many millionths its clock is fast; slow where negative.
+    pub drift: i64,
 }
 
 /// Everything drawn.
@@ -143,6 +146,9 @@ pub struct Scenario {
 pub const HEARTBEAT: u64 = 900;
 /// The time after which a node counts as silent, in ms.
 pub const HEARTBEAT_TIMEOUT: u64 = 2_500;
+
+/// How much faster or slower than the others a node's clock runs at most, in millionths: ten times what crystals do.
+pub const DRIFT_MAX: u64 = 2_000;
 
 /// How far a wall clock is off at most, in ms, either way.
 pub const SKEW_MAX: u64 = 15_000;
@@ -194,6 +200,7 @@ impl Scenario {
                         *rng.pick(&[0, 50, 400, 1_500])
                     },
                     load_ms: rng.range(5, 400),
+                    drift: 0,
                 });
             }
         }
@@ -205,6 +212,13 @@ impl Scenario {
         } else {
             FaultSet::NONE
         };
+        if faults.has(Fault::Drift) {
+            let mut rng = Rng::part(seed, Stream::Faults, Fault::Drift as u64 + 1);
+            for node in &mut nodes {
+                node.drift =
+                    i64::try_from(rng.range(0, 2 * DRIFT_MAX)).expect("it is small") - DRIFT_MAX as i64;
+            }
+        }
         let mut scenario = Self {
             profile,
             environments,
@@ -256,6 +270,11 @@ impl Scenario {
             + policy.back_deadline.0
             + policy.pause_expiry.0
             + environment.approval_timeout.0
+            + environment
+                .freezes
+                .iter()
+                .map(|freeze| freeze.lasts.0 + skew)
+                .sum::<u64>()
             + 2 * skew
     }
 
@@ -353,8 +372,25 @@ fn environment(name: &str, calm: bool, rng: &mut Rng) -> Environment {
         policy,
         approval_required: !calm && rng.chance(100),
         approval_timeout: ms(rng, 3_000, 8_000),
-        approvers: hotswap_core::policy::Approvers::default(),
-        freezes: Vec::new(),
+        approvers: Approvers {
+            needed: if !calm && rng.chance(300) { 2 } else { 1 },
+            subjects: Vec::new(),
+        },
+        freezes: (!calm && rng.chance(60))
+            .then(|| freeze(rng.range(0, 1)))
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// A window that is on when a run begins, at 22:13:20 by its wall clock, or one that begins 40 s later.
+fn freeze(later: u64) -> FreezeWindow {
+    let starts = format!("{} 22 * * *", 13 + later);
+    FreezeWindow {
+        name: "evening".to_owned(),
+        starts: starts.parse().expect("a literal schedule is valid"),
+        lasts: Millis(60_000),
+        reason: String::new(),
     }
 }
 

@@ -200,7 +200,7 @@ impl Server {
             });
         }
         let epoch = if is_on(Mutant::SameEpoch) {
-            epoch - 1
+            self.state.epoch
         } else {
             epoch
         };

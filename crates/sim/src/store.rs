@@ -193,14 +193,15 @@ impl Store {
         self.snapshot = Some((self.good, bytes));
     }
 
-    /// Takes the lead, so that nobody else appends, and folds what is durable; from the snapshot, if asked.
+    /// Takes the lead, so that nobody else appends, and folds what is durable; from the snapshot, if asked. The new epoch
+    /// exceeds the one before by `step`.
     ///
     /// # Errors
     /// The bytes don't read back.
-    pub fn lead(&mut self, use_snapshot: bool) -> Result<Recovered, String> {
+    pub fn lead(&mut self, use_snapshot: bool, step: u64) -> Result<Recovered, String> {
         let torn = self.disk.len() > self.good;
         self.reread()?;
-        self.epoch += 1;
+        self.epoch += step;
         self.end_batch(Vec::new());
         let snapshot = self.snapshot.as_ref().filter(|_| use_snapshot);
         let (state, from_snapshot) = match snapshot {

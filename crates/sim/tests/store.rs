@@ -26,7 +26,7 @@ fn batch(from: u64, epoch: u64) -> Draft {
 
 fn led() -> (Store, u64) {
     let mut store = Store::default();
-    let epoch = store.lead(false).unwrap().epoch;
+    let epoch = store.lead(false, 1).unwrap().epoch;
     (store, epoch)
 }
 
@@ -34,7 +34,7 @@ fn led() -> (Store, u64) {
 fn a_former_leader_is_fenced() {
     let (mut store, old) = led();
     store.commit(&batch(1, old), old, old).unwrap();
-    let new = store.lead(false).unwrap();
+    let new = store.lead(false, 1).unwrap();
     assert_eq!((new.epoch, new.state.seq), (old + 1, 2));
     assert_eq!(store.commit(&batch(3, old), old, old), Err(Refused::Fenced));
     store.commit(&batch(3, new.epoch), new.epoch, new.epoch).unwrap();
@@ -55,7 +55,7 @@ fn wherever_a_batch_is_torn_nothing_of_it_is_read() {
         let (mut store, epoch) = led();
         store.commit(&batch(1, epoch), epoch, epoch).unwrap();
         store.tear(&batch(3, epoch), thousandths);
-        let found = store.lead(false).unwrap();
+        let found = store.lead(false, 1).unwrap();
         assert_eq!(found.state.seq, 2, "torn at {thousandths}");
         store
             .commit(&batch(3, found.epoch), found.epoch, found.epoch)
@@ -74,12 +74,12 @@ fn first_answers_are_there_with_their_batch_or_not_at_all() {
     let mut draft = batch(1, epoch);
     draft.answers.push((7, answer.clone()));
     store.tear(&draft, 999);
-    let epoch = store.lead(false).unwrap().epoch;
+    let epoch = store.lead(false, 1).unwrap().epoch;
     assert_eq!(store.answer(7), None);
     let mut draft = batch(1, epoch);
     draft.answers.push((7, answer.clone()));
     store.commit(&draft, epoch, epoch).unwrap();
-    store.lead(false).unwrap();
+    store.lead(false, 1).unwrap();
     assert_eq!(store.answer(7), Some(&answer));
 }
 
@@ -101,7 +101,7 @@ fn a_snapshot_and_its_tail_fold_to_what_the_whole_log_does() {
     let state = store.fold().unwrap();
     store.keep_snapshot(&state);
     store.commit(&batch(3, epoch), epoch, epoch).unwrap();
-    let found = store.lead(true).unwrap();
+    let found = store.lead(true, 1).unwrap();
     assert!(found.from_snapshot);
     assert_eq!(found.state, store.fold().unwrap());
 }

@@ -2,11 +2,11 @@
 
 use super::node_commands;
 use crate::event::Event;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, ReleaseRef};
 use crate::observe::{Observations, veto_known};
 use crate::report::Veto;
-use crate::rollout::Exclusion;
-use crate::state::{NODES_MAX, State};
+use crate::rollout::{Exclusion, Rollout};
+use crate::state::{EnvModule, NODES_MAX, State};
 use crate::time::Now;
 
 pub(super) fn tick(state: &State, obs: &Observations, now: Now) -> Vec<Event> {
@@ -75,13 +75,24 @@ fn vetoed(state: &State, node: &NodeId, veto: &Veto) -> Vec<Event> {
         rollout: veto.rollout,
         release: veto.release.clone(),
         base: match rollout.filter(|rollout| !rollout.plan.reverse) {
-            Some(rollout) if rollout.plan.base.as_ref() != Some(&veto.release) => rollout.plan.base.clone(),
+            Some(rollout) if rollout.plan.base.as_ref() != Some(&veto.release) => {
+                before_it(module, rollout, node)
+            }
             // It left what is stable itself: it alone knows what it still has.
             _ => veto.base.clone(),
         },
         reason: veto.reason.clone(),
     });
     events
+}
+
+/// What a node had before a rollout: what everyone had, unless it left that by itself.
+fn before_it(module: &EnvModule, rollout: &Rollout, node: &NodeId) -> Option<ReleaseRef> {
+    let earlier = module.exceptions.get(node);
+    match earlier.filter(|earlier| earlier.rollout != rollout.plan.id) {
+        Some(earlier) => earlier.base.clone(),
+        None => rollout.plan.base.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +102,7 @@ mod tests {
     use super::*;
     use crate::apply::apply;
     use crate::event::Logged;
-    use crate::ids::{Digest, Incarnation, ReleaseRef, RolloutId};
+    use crate::ids::{Digest, Incarnation, RolloutId};
     use crate::policy::Environment;
     use crate::report::{Hello, NodeReport};
     use crate::spec::Generation;

@@ -120,9 +120,10 @@ fn validating(rollout: &crate::rollout::Rollout) -> bool {
     matches!(rollout.phase, crate::rollout::Phase::Validating { .. })
 }
 
-/// **S6** In blue-green one colour serves at a time on each node, and the old one stays loaded meanwhile.
+/// **S6** In blue-green one colour serves at a time on each node, and the old one stays loaded meanwhile. A drained node
+/// serves none.
 pub fn s6_one_colour(state: &State, node: &crate::ids::NodeId, spec: &NodeSpec) -> Check {
-    let Some(record) = state.nodes.get(node) else {
+    let Some(record) = state.nodes.get(node).filter(|record| !record.is_drained()) else {
         return Ok(());
     };
     for (name, module) in &spec.modules {

@@ -1,5 +1,6 @@
 //! The one thread that writes.
 
+use hotswap_core::desired::EPOCH_STEP_MAX;
 use hotswap_core::ids::DeploymentId;
 use hotswap_core::stage::{Deployment, DeploymentStatus};
 use hotswap_core::time::WallTime;
@@ -74,8 +75,8 @@ fn within(
 fn lead(connection: &mut Connection) -> Result<Leadership, StoreError> {
     let transaction = begin(connection)?;
     let leadership = transaction.query_row(
-        "update log_head set epoch = epoch + 1 returning epoch, next_seq",
-        [],
+        "update log_head set epoch = epoch + 1 + (random() & ?1) returning epoch, next_seq",
+        [signed(EPOCH_STEP_MAX - 1)],
         |row| {
             Ok(Leadership {
                 epoch: unsigned(row.get(0)?),

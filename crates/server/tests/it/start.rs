@@ -1,5 +1,6 @@
 //! Starting, and what stands in the way.
 
+use hotswap_core::desired::EPOCH_STEP_MAX;
 use hotswap_server::{Server, StartError};
 use tempfile::TempDir;
 
@@ -51,10 +52,8 @@ async fn a_restart_goes_on_in_a_new_epoch() {
     let (_, before) = server.get("/health").await;
     let server = server.restart().await;
     let (_, after) = server.get("/health").await;
-    assert_eq!(
-        after["epoch"].as_u64(),
-        before["epoch"].as_u64().map(|epoch| epoch + 1)
-    );
+    let by = after["epoch"].as_u64().unwrap() - before["epoch"].as_u64().unwrap();
+    assert!((1..=EPOCH_STEP_MAX).contains(&by), "{by}");
     assert_eq!(
         after["events"].as_u64(),
         before["events"].as_u64().map(|events| events + 1),

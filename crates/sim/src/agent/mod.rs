@@ -21,6 +21,8 @@ use crate::store::{frame, frames};
 
 /// How long an agent waits to write its ledger again when there was no room, in ms.
 const FULL_PAUSE: u64 = 500;
+/// Parts of a clock's drift.
+const MILLION: i64 = 1_000_000;
 
 /// Something that comes back to an agent later, unless its process died meanwhile.
 #[derive(Clone, Debug)]
@@ -96,6 +98,8 @@ pub struct Agent {
     pub wake: Option<u64>,
     /// When its process started: its monotonic clock counts from there.
     since: u64,
+    /// By how many millionths that clock is fast.
+    drift: i64,
     report_seq: u64,
     /// Packages that are verified and compiled, on disk.
     cache: BTreeSet<Digest>,
@@ -168,9 +172,9 @@ impl Around<'_> {
 
 impl Agent {
     /// A node that was never switched on.
-    pub fn new(id: NodeId) -> Self {
+    pub fn new(plan: &NodePlan) -> Self {
         Self {
-            id,
+            id: plan.id.clone(),
             machine: None,
             boot: 0,
             paused_until: 0,
@@ -186,6 +190,7 @@ impl Agent {
             report_due: false,
             wake: None,
             since: 0,
+            drift: plan.drift,
             report_seq: 0,
             cache: BTreeSet::new(),
             live: BTreeMap::new(),
@@ -201,13 +206,19 @@ impl Agent {
 
     /// Its own monotonic clock.
     fn core(&self, now: u64) -> CoreTime {
-        CoreTime(now - self.since)
+        let elapsed = i64::try_from(now - self.since).expect("a run is short");
+        CoreTime((elapsed + elapsed * self.drift / MILLION).unsigned_abs())
     }
 
     /// When its machine wants to be asked, in the simulation's ms.
     pub fn wake_at(&self) -> Option<u64> {
         let at = self.machine.as_ref()?.wake_at()?;
-        Some(at.0 + self.since)
+        let mut now = self.since + at.0;
+        // Its own clock may not be there yet.
+        while self.core(now) < at {
+            now += 1;
+        }
+        Some(now)
     }
 
     /// Switches it on: what its disk holds is what it knows.

@@ -81,7 +81,8 @@ impl World {
             | Fault::Twice
             | Fault::Drop
             | Fault::SlowSync
-            | Fault::SlowLedger => {}
+            | Fault::SlowLedger
+            | Fault::Drift => {}
         }
         Ok(())
     }
@@ -161,7 +162,7 @@ impl World {
         self.oracle.begins_anew(&self.scenario, &events);
         self.restored = true;
         self.lost_from = self.store.next_seq();
-        self.lost_epoch = self.store.epoch();
+        self.lost_epochs = self.begun.clone();
         self.dead_sessions = self.sessions;
         self.snapshot_at = 0;
         self.mark(Mark::BackupRestored);

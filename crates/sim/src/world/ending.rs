@@ -46,6 +46,7 @@ impl World {
         let seen = (server.state.seq, worked);
         let done = server.is_idle()
             && server.state.deployments.is_empty()
+            && server.state.draining.is_empty()
             && !server.is_behind()
             && self.pending.is_empty()
             && !self.operators.has_more();

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use hotswap_core::command::Command;
 use hotswap_core::decide::CheckResult;
-use hotswap_core::ids::{DeploymentId, NodeId};
+use hotswap_core::ids::{DeploymentId, Digest, ModuleName, NodeId, RolloutId};
 use hotswap_core::invariants::{Invariant, Violation};
 use hotswap_core::time::WallTime;
 
@@ -149,6 +149,7 @@ pub struct World {
     network: Rng,
     machines: Rng,
     traffic: Rng,
+    epochs: Rng,
     wild: bool,
     wishes: Vec<Wish>,
     pending: BTreeSet<usize>,
@@ -159,9 +160,12 @@ pub struct World {
     calm_since: u64,
     /// Whether a backup was restored and the fleet not adopted since.
     restored: bool,
-    /// The first event that the restored log knows nothing of, the epoch of its head, and the last session before.
+    /// The first event that the restored log knows nothing of, the epochs that had begun, and the last session before.
     lost_from: u64,
-    lost_epoch: u64,
+    lost_epochs: BTreeSet<u64>,
+    /// What each node left by itself, as it was acknowledged.
+    left: Vec<BTreeSet<(ModuleName, RolloutId, Digest)>>,
+    begun: BTreeSet<u64>,
     dead_sessions: u64,
     /// Whether the next batch fails, with an outcome that nobody knows, or loses its end.
     store_fails: bool,
@@ -172,12 +176,21 @@ pub struct World {
     story: Option<String>,
 }
 
+/// The faults that are there from the start.
+fn drifting(scenario: &Scenario) -> Injected {
+    let mut injected = Injected::default();
+    for _ in scenario.nodes.iter().filter(|node| node.drift != 0) {
+        injected.count(Fault::Drift);
+    }
+    injected
+}
+
 impl World {
     /// Draws everything from a seed, made as small as asked for; with its story, if that is asked for.
     pub fn new(seed: u64, shape: &Shape, tells: bool) -> Self {
         let scenario = Scenario::draw(seed, shape);
         let ids: Vec<NodeId> = scenario.nodes.iter().map(|plan| plan.id.clone()).collect();
-        let agents = ids.iter().cloned().map(Agent::new).collect();
+        let agents = scenario.nodes.iter().map(Agent::new).collect();
         let operators = Operators::new(&scenario, shape, Rng::new(seed, Stream::Operators));
         let looks_twice = Rng::new(seed, Stream::Checks).chance(60);
         let mut servers = <[Server; SERVERS]>::default();
@@ -186,6 +199,7 @@ impl World {
         }
         Self {
             last_up: vec![0; ids.len()],
+            left: vec![BTreeSet::new(); ids.len()],
             last_down: vec![0; ids.len()],
             oracle: Oracle::default(),
             operators,
@@ -205,6 +219,7 @@ impl World {
             network: Rng::new(seed, Stream::Network),
             machines: Rng::new(seed, Stream::Machines),
             traffic: Rng::new(seed, Stream::Traffic),
+            epochs: Rng::new(seed, Stream::Epochs),
             wild: true,
             wishes: Vec::new(),
             pending: BTreeSet::new(),
@@ -214,13 +229,14 @@ impl World {
             calm_since: 0,
             restored: false,
             lost_from: 0,
-            lost_epoch: 0,
+            lost_epochs: BTreeSet::new(),
+            begun: BTreeSet::new(),
             dead_sessions: 0,
             store_fails: false,
             store_tears: None,
             snapshot_at: 0,
             marks: Marks::default(),
-            injected: Injected::default(),
+            injected: drifting(&scenario),
             story: tells.then(String::new),
             scenario,
         }

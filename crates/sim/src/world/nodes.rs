@@ -1,5 +1,6 @@
 //! What happens to nodes.
 
+use hotswap_core::ids::Digest;
 use hotswap_core::invariants::{Check, Invariant};
 use hotswap_core::reconcile::NodeInput;
 use hotswap_core::spec::NodeSpec;
@@ -153,12 +154,6 @@ impl World {
         }
         done?;
         match alarm {
-            // What a log that was thrown away said under the same number.
-            Some(alarm) if self.restored => {
-                self.mark(Mark::AlarmAfterRestore);
-                self.say_node(node, &alarm);
-                Ok(())
-            }
             Some(alarm) => {
                 Err(self.violation(Invariant::S4Generations, format!("{}: {alarm}", self.ids[node])))
             }
@@ -223,15 +218,37 @@ impl World {
     /// A node that knows more than a restored log is told nothing until the fleet was adopted.
     fn adopted_first(&self, node: usize, spec: &NodeSpec) -> Check {
         let knew = self.agents[node].session.map(|session| session.highest);
-        let lost = knew.is_some_and(|knew| knew.seq >= self.lost_from && knew.epoch <= self.lost_epoch);
-        let adopted = self.servers[self.leader].state.adopted > self.lost_epoch;
-        if self.restored && lost && !adopted {
+        let adopted = self.servers[self.leader].state.adopted;
+        let lost = knew.is_some_and(|knew| {
+            knew.seq >= self.lost_from && self.lost_epochs.contains(&knew.epoch) && knew.epoch >= adopted
+        });
+        if self.restored && lost {
             let what = format!(
                 "{} knew more than the restored log and is told {}",
                 self.ids[node],
                 told(spec)
             );
             return Err(self.violation(Invariant::S11Fencing, what));
+        }
+        Ok(())
+    }
+
+    /// What a node left by itself, and the server said that it knows that, the same rollout asks of it no more.
+    fn left_for_good(&self, node: usize, spec: &NodeSpec) -> Check {
+        if self.restored {
+            return Ok(());
+        }
+        for (name, module) in &spec.modules {
+            let asked = |(digest, _): &&(Digest, u8)| {
+                self.left[node].contains(&(name.clone(), module.rollout, *digest))
+            };
+            if let Some((digest, _)) = module.routes.iter().find(asked) {
+                let what = format!(
+                    "{} left {digest} of {name} in {} and is told to serve it again",
+                    self.ids[node], module.rollout
+                );
+                return Err(self.violation(Invariant::A8VetoHolds, what));
+            }
         }
         Ok(())
     }
@@ -261,12 +278,16 @@ impl World {
                     return Ok(());
                 }
                 self.adopted_first(node, &spec)?;
+                if spec.generation > known {
+                    self.left_for_good(node, &spec)?;
+                }
                 if self.story.is_some() {
                     self.say_node(node, &format!("is told {}", told(&spec)));
                 }
                 self.agent_input(node, |agent, around| agent.input(NodeInput::Spec(spec), around))
             }
             Outbound::AckVeto(_, _, module, rollout, release) => {
+                self.left[node].insert((module.clone(), rollout, release.digest));
                 let acked = NodeInput::Acked {
                     module,
                     rollout,

@@ -153,6 +153,9 @@ fn mark_of(event: &Event) -> Option<Mark> {
         Event::DeploymentRolledBack { .. } => Mark::RolledBack,
         Event::ApprovalDecided { approved: true, .. } => Mark::ApprovalGiven,
         Event::ApprovalDecided { .. } => Mark::ApprovalRefused,
+        Event::ApprovalGiven { .. } => Mark::ApprovalNeedsMore,
+        Event::DeploymentFrozen { .. } => Mark::FreezeMet,
+        Event::ReleaseRevoked { .. } => Mark::ReleaseRevoked,
         Event::ApprovalExpired { .. } => Mark::ApprovalExpired,
         Event::StageFinished {
             status: StageStatus::Skipped,

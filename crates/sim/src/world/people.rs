@@ -111,6 +111,11 @@ impl World {
         self.pending.remove(&asked.place);
         if let Some(refused) = answer.refused {
             self.mark(Mark::Refused);
+            if refused.starts_with("release_revoked") {
+                self.mark(Mark::RevokedRefused);
+            } else if refused.starts_with("below_minimum_version") {
+                self.mark(Mark::BelowMinimumRefused);
+            }
             self.say(|| format!("refused: {refused}"));
         } else if let (Some(id), true) = (
             answer.deployment,

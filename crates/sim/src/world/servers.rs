@@ -1,6 +1,7 @@
 //! What happens to servers and their store.
 
 use hotswap_core::decide::CheckResult;
+use hotswap_core::desired::EPOCH_STEP_MAX;
 use hotswap_core::invariants::{Check, Invariant, Violation};
 use hotswap_core::mutants::{Mutant, is_on};
 
@@ -264,7 +265,11 @@ impl World {
     pub(super) fn server_leads(&mut self, server: usize) -> Check {
         let from_snapshot = self.machines.chance(400);
         let lost = |world: &Self, what| world.violation(Invariant::S9Log, what);
-        let recovered = self.store.lead(from_snapshot).map_err(|what| lost(self, what))?;
+        let step = self.epochs.range(1, EPOCH_STEP_MAX);
+        let recovered = self
+            .store
+            .lead(from_snapshot, step)
+            .map_err(|what| lost(self, what))?;
         if recovered.torn {
             self.mark(Mark::TornTail);
         }
@@ -280,6 +285,7 @@ impl World {
         }
         self.snapshot_at = self.snapshot_at.min(recovered.state.seq);
         self.still_there(&recovered.state)?;
+        self.begun.insert(recovered.epoch);
         self.leader = server;
         self.batch_queued[server] = false;
         self.servers[server].start(recovered, self.now)?;
