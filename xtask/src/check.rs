@@ -1,5 +1,6 @@
 //! What a change must pass, step by step, with the time of each.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -9,6 +10,9 @@ use crate::{modules, purity};
 
 /// Simulated runs of a full test.
 pub(crate) const SIM_SEEDS: u64 = 2_000;
+
+/// The real binaries under fault, briefly: a few faults of each lane. `--minutes 5` is a whole run.
+const CHAOS: [&str; 4] = ["--seconds", "30", "--seed", "1"];
 
 /// A tool that a machine may lack, and what is left out without it.
 struct Tool {
@@ -151,7 +155,8 @@ fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
         })?;
     }
     steps.step("purity", purity::check)?;
-    steps.step("sim", || sim(&["--seeds".to_owned(), seeds.to_string()]))
+    steps.step("sim", || sim(&["--seeds".to_owned(), seeds.to_string()]))?;
+    steps.step("chaos", || chaos(&CHAOS.map(str::to_owned)))
 }
 
 /// Runs the simulator; a failing run prints its seed.
@@ -183,21 +188,26 @@ pub(crate) fn judge(quick: bool) -> Result<()> {
     run::run(&mut command)
 }
 
+/// Fuzzes; a failing input is kept in the repository.
+pub(crate) fn fuzz(args: &[String]) -> Result<()> {
+    let mut fuzz = cargo();
+    fuzz.args(["run", "--release", "--quiet", "-p", "hotswap-fuzz", "--"]);
+    run::run(fuzz.args(args))
+}
+
 /// Breaks real processes; a failing run prints its seed and keeps its folder.
 pub(crate) fn chaos(args: &[String]) -> Result<()> {
+    // With the workspace's features: what its tests were built with is built already.
     run::run(cargo().args([
         "build",
         "--release",
         "--quiet",
         "--locked",
-        "-p",
+        "--workspace",
+        "--bin",
         "hotswap",
-        "-p",
+        "--bin",
         "hotswap-chaos",
     ]))?;
-    run::run(
-        cargo()
-            .args(["run", "--release", "--quiet", "-p", "hotswap-chaos", "--"])
-            .args(args),
-    )
+    run::run(Command::new(run::root().join("target/release/hotswap-chaos")).args(args))
 }

@@ -20,7 +20,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run every test: unit, integration and documentation tests, the core's purity, 2000 simulated runs.
+    /// Run every test: unit, integration and documentation tests, the core's purity, 2000 simulated runs,
+    /// half a minute of faults on real processes.
     Test {
         /// Simulated runs.
         #[arg(long, default_value_t = check::SIM_SEEDS)]
@@ -53,6 +54,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Feed every parser of what comes from outside with bytes that are nearly right: arguments go to hotswap-fuzz.
+    Fuzz {
+        /// Arguments of hotswap-fuzz, such as `manifest --seconds 600 --seed 7`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Fail where the core could reach a clock, a file, a network or a random source.
     Purity,
 }
@@ -67,6 +74,7 @@ fn main() -> ExitCode {
         Command::ApiFuzz(args) => api_fuzz::run(&args),
         Command::Judge { quick } => check::judge(quick),
         Command::Chaos { args } => check::chaos(&args),
+        Command::Fuzz { args } => check::fuzz(&args),
         Command::Purity => purity::check(),
     };
     match result {

@@ -1,4 +1,4 @@
-//! What a released version wrote must be read by every later one: logs and States, kept in `fixtures/v1`.
+//! What a released version wrote must be read by every later one: logs, States and nodes' ledgers, kept in `fixtures/v1`.
 //!
 //! A log here is a scenario's, an event a line, with the State that it folded to when it was written. Together they
 //! hold every kind of event. `BLESS=1 cargo test --release -p hotswap-core --test encoding` writes them anew, which
@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use hotswap_core::apply::apply;
 use hotswap_core::event::{Event, Logged};
 use hotswap_core::ids::NodeId;
+use hotswap_core::reconcile::{Ledger, Reconciler};
+use hotswap_core::spec::Generation;
 use hotswap_core::state::State;
+use hotswap_core::time::CoreTime;
 use serde_json::{Value, json};
 
 /// Lists the kinds of events, and doesn't compile where one is missing.
@@ -249,6 +252,27 @@ fn bless() {
         let state = serde_json::to_string(&fold(&log)).unwrap();
         fs::write(folder.join(format!("{name}.state.json")), state + "\n").unwrap();
     }
+    bless_ledgers(&folder);
+}
+
+/// Lines of a scenario: before the one, a node has left a release by itself; before the other, nodes have
+/// a release on trial.
+const LEDGERS_OF: &str = "veto_of_the_next_too";
+const LEDGERS_BEFORE: [(&str, &str); 2] = [
+    ("left", "push payments 1.2.0"),
+    ("trial", "node dev-3 vetoes payments 1.2.0"),
+];
+
+fn bless_ledgers(folder: &Path) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/scenarios/{LEDGERS_OF}.txt"));
+    let text = fs::read_to_string(path).unwrap();
+    for (name, line) in LEDGERS_BEFORE {
+        let (before, _) = text.split_once(line).expect("the scenario has that line");
+        for (node, ledger) in support::script::ledgers(before) {
+            let ledger = serde_json::to_string(&ledger).unwrap();
+            fs::write(folder.join(format!("{name}.{node}.ledger.json")), ledger + "\n").unwrap();
+        }
+    }
 }
 
 /// The kept logs: name, lines, recorded State.
@@ -353,6 +377,38 @@ fn fields_of_a_later_version_are_passed_over() {
         );
         assert_eq!(state, same, "{name}");
     }
+}
+
+#[test]
+fn kept_ledgers_are_read_and_booted_from() {
+    kept();
+    let (mut trials, mut vetoes) = (0, 0);
+    for entry in fs::read_dir(fixtures()).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.to_string_lossy().ends_with(".ledger.json") {
+            continue;
+        }
+        let recorded: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let mut later = recorded.clone();
+        later["unknown"] = json!(1);
+        let ledger: Ledger = serde_json::from_value(later).unwrap();
+        let now = serde_json::to_value(&ledger).unwrap();
+        assert_eq!(differs(&recorded, &now, ""), None, "{}", path.display());
+        let serving: usize = ledger.modules.values().map(|entry| entry.serving.len()).sum();
+        trials += ledger
+            .modules
+            .values()
+            .filter(|entry| entry.trial.is_some())
+            .count();
+        vetoes += ledger.vetoes.len();
+        let (machine, actions) = Reconciler::boot("dev-3".parse().unwrap(), ledger, CoreTime(0));
+        assert!(machine.ledger().highest() > Generation::default());
+        assert!(
+            actions.len() >= serving,
+            "what it serves is prepared: {actions:?}"
+        );
+    }
+    assert!(trials > 0 && vetoes > 0, "{trials} trials, {vetoes} vetoes");
 }
 
 #[test]

@@ -8,12 +8,13 @@ use hotswap_core::explain::waits;
 use hotswap_core::freeze::FreezeWindow;
 use hotswap_core::ids::{DeploymentId, Digest, EnvName, ModuleName, NodeId, ReleaseRef};
 use hotswap_core::policy::{CanaryBy, Environment, OnInconclusive, RolloutPolicy, Strategy};
+use hotswap_core::reconcile::Ledger;
 use hotswap_core::release::{Kind, Release};
 use hotswap_core::spec::SmokeVia;
 use hotswap_core::stage::DeploymentStatus;
 use hotswap_core::time::{CoreTime, Millis, WallTime};
 
-use super::node::Traffic;
+use super::node::{Machine, Traffic};
 use super::words;
 use super::world::{TICK, World};
 
@@ -39,6 +40,13 @@ pub fn run(text: &str) -> String {
 /// Runs a script and returns its log.
 pub fn log(text: &str) -> Vec<Logged> {
     tell(text).1.map(|world| world.log).unwrap_or_default()
+}
+
+/// Runs a script and returns what its nodes' ledgers hold then.
+pub fn ledgers(text: &str) -> Vec<(NodeId, Ledger)> {
+    let machines = tell(text).1.map(|world| world.machines).unwrap_or_default();
+    let ledger = |(node, machine): (NodeId, Machine)| (node, machine.reconciler().ledger().clone());
+    machines.into_iter().map(ledger).collect()
 }
 
 fn tell(text: &str) -> (String, Option<World>) {

@@ -75,7 +75,7 @@ fn within(
 fn lead(connection: &mut Connection) -> Result<Leadership, StoreError> {
     let transaction = begin(connection)?;
     let leadership = transaction.query_row(
-        "update log_head set epoch = epoch + 1 + (random() & ?1) returning epoch, next_seq",
+        "update log_head set epoch = case epoch when 0 then 1 else epoch + 1 + (random() & ?1) end returning epoch, next_seq",
         [signed(EPOCH_STEP_MAX - 1)],
         |row| {
             Ok(Leadership {

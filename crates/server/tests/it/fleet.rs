@@ -114,7 +114,10 @@ async fn a_session_reports_for_one_node() {
 async fn a_node_that_knows_newer_specs_gets_none() {
     let server = TestServer::start().await;
     let _other = FakeNode::join(server.running.agents_addr(), "n2", "Development", Fares::Well).await;
-    let ahead = Generation { epoch: 99, seq: 1 };
+    let ahead = Generation {
+        epoch: 999_999,
+        seq: 1,
+    };
     let first = report("n1", 1, Some(hello("Development")), ahead);
     let (reports, mut messages) = session(&server, first).await.unwrap();
     server.push(&package("pay", "1.0.0")).await;

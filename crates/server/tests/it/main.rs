@@ -12,6 +12,7 @@ mod events;
 mod fleet;
 mod guard;
 mod harness;
+mod kept;
 mod limits;
 mod modules;
 mod nodes;
