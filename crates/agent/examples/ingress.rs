@@ -68,7 +68,11 @@ async fn run(dir: PathBuf, path: String, otlp: Option<String>) -> Result<(), Box
     WasmHost::new(config.clone())?.prepare(artifact.clone()).await?;
     let host = WasmHost::new(config)?;
     let begun = Instant::now();
-    let instance = host.prepare(artifact).await?.start().await?;
+    let instance = host
+        .prepare(artifact)
+        .await?
+        .start(hotswap_runtime::Launch::default())
+        .await?;
     println!("from compiled to ready: {:?}", begun.elapsed());
     let stop = CancellationToken::new();
     let mut config = IngressConfig::default();

@@ -24,6 +24,7 @@ use crate::fetch::Packages;
 use crate::ingress::{Ingress, IngressConfig, Patience, Stopped};
 use crate::meter::Meter;
 use crate::metrics::{self, Line, Shown};
+use crate::secrets::Secrets;
 use crate::session;
 use crate::spans::{NodeSpans, RequestSpans};
 
@@ -268,6 +269,7 @@ impl Agent {
                 meter,
                 totals: totals.clone(),
                 gate: config.gate.clone(),
+                secrets: Secrets::new(config.secrets.clone()),
                 line,
                 spans: NodeSpans::new(config.node.to_string(), spans.clone()),
                 packages: Arc::new(Packages::new(store, channel.clone())),

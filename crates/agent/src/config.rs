@@ -38,6 +38,8 @@ pub struct AgentConfig {
     pub advertise: Option<String>,
     /// Host name, for people. The node's id if there is none.
     pub hostname: Option<String>,
+    /// The folder of the secrets that modules' values name by `file:`; none is given unless it is set.
+    pub secrets: Option<PathBuf>,
     /// How often it reports at least, until the server says otherwise.
     pub heartbeat: Duration,
     /// How long requests in flight may go on after the agent was asked to stop.
@@ -114,6 +116,7 @@ impl AgentConfig {
             traces: None,
             advertise: None,
             hostname: None,
+            secrets: None,
             heartbeat: Duration::from_secs(30),
             drain_deadline: Duration::from_secs(10),
             gate: Gate::default(),

@@ -13,6 +13,7 @@ mod disk;
 mod driver;
 mod fetch;
 mod metrics;
+mod secrets;
 mod session;
 mod smoke;
 mod spans;

@@ -9,7 +9,7 @@ use hotswap_agent::ingress::{Ingress, IngressConfig, Patience, PreviewError, Rel
 use hotswap_agent::meter::Meter;
 use hotswap_package::{ByteSize, HumanDuration, Manifest, Route};
 use hotswap_runtime::testing::{artifact, component};
-use hotswap_runtime::{Body, Runtime, WasmHost, WasmHostConfig};
+use hotswap_runtime::{Body, Launch, Runtime, WasmHost, WasmHostConfig};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
@@ -71,7 +71,14 @@ impl Node {
 
     async fn load(&self, version: &str, change: impl FnOnce(&mut Manifest)) -> Arc<Release> {
         let artifact = artifact(MODULE, version, component(version), change);
-        let instance = self.host.prepare(artifact).await.unwrap().start().await.unwrap();
+        let instance = self
+            .host
+            .prepare(artifact)
+            .await
+            .unwrap()
+            .start(Launch::default())
+            .await
+            .unwrap();
         Release::new(instance, &self.meter)
     }
 
@@ -358,7 +365,14 @@ async fn a_body_that_is_too_large_is_refused_known_or_not() {
         prefix: "/payments".to_owned(),
     }];
     node.ingress.set_routes(&name, routes);
-    let instance = node.host.prepare(payments).await.unwrap().start().await.unwrap();
+    let instance = node
+        .host
+        .prepare(payments)
+        .await
+        .unwrap()
+        .start(Launch::default())
+        .await
+        .unwrap();
     let payments = Release::new(instance, &node.meter);
     node.ingress
         .slot(&name)
@@ -511,7 +525,14 @@ async fn two_modules_share_an_ingress_by_prefix() {
     });
     let name = other.manifest.name.clone();
     node.ingress.set_routes(&name, other.manifest.routes.clone());
-    let instance = node.host.prepare(other).await.unwrap().start().await.unwrap();
+    let instance = node
+        .host
+        .prepare(other)
+        .await
+        .unwrap()
+        .start(Launch::default())
+        .await
+        .unwrap();
     node.ingress
         .slot(&name)
         .set_active([(Release::new(instance, &node.meter), 100)]);

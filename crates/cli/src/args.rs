@@ -2,6 +2,7 @@
 
 mod fleet;
 mod release;
+mod values;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use crate::exit;
 
 pub(crate) use fleet::{NodeCommand, Nodes};
 pub(crate) use release::{Events, OneVersion, Plan, Undeploy, VersionWithReason};
+pub(crate) use values::{GetValues, SetValues};
 
 /// Rolls hot-swappable modules out to fleets, under live traffic, and takes them back when the numbers say so.
 #[derive(Debug, Parser)]
@@ -844,6 +846,17 @@ pub(crate) enum Config {
     #[command(after_help = "Examples:
   hotswap config schema > hotswap.schema.json")]
     Schema,
+    /// Show the values that an environment gives a module
+    #[command(after_help = "Examples:
+  hotswap config get payment-processor --env Production")]
+    Get(GetValues),
+    /// Give a module values in an environment; a deployment makes them count
+    #[command(after_help = "Examples:
+  hotswap config set payment-processor CURRENCY=EUR --env Production
+  hotswap config set payment-processor DB_PASSWORD=file:db-password --env Production    a secret of the nodes
+  hotswap config set payment-processor CURRENCY- --env Production                       takes it back
+  hotswap deploy payment-processor 2.1.0 --to Production --watch                        rolls them out")]
+    Set(SetValues),
 }
 
 /// Where a configuration comes from besides the defaults and the environment.

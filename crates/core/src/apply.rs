@@ -41,6 +41,20 @@ pub fn apply(state: &mut State, logged: &Logged) {
         | Event::MinimumVersionSet { .. }
         | Event::ReleaseYanked { .. }
         | Event::ReleaseUnyanked { .. } => releases(state, &logged.event, now),
+        Event::ValuesSet {
+            module,
+            environment,
+            number,
+            values,
+            ..
+        } => {
+            let known = state.modules.entry(module.clone()).or_default();
+            known.values_numbered = known.values_numbered.max(*number);
+            let env = state.envs.entry(environment.clone()).or_default();
+            let here = env.modules.entry(module.clone()).or_default();
+            let named = here.named_values();
+            here.values.set(*number, values.clone(), &named);
+        }
         Event::NodeRegistered { .. }
         | Event::NodeDescribed { .. }
         | Event::NodeMoved { .. }

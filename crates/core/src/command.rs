@@ -8,6 +8,7 @@ use crate::ids::{DeploymentId, Digest, EnvName, ModuleName, NodeId, ReleaseRef};
 use crate::policy::Environment;
 use crate::release::Release;
 use crate::time::Millis;
+use crate::values::Values;
 
 /// Longest description of a deployment, in characters.
 pub const DESCRIPTION_LEN_MAX: usize = 1_000;
@@ -199,6 +200,19 @@ pub enum Command {
         /// Who asks.
         by: String,
     },
+    /// Give a module other values in an environment. A deployment makes them count.
+    SetValues {
+        /// The module.
+        module: ModuleName,
+        /// Where.
+        environment: EnvName,
+        /// All of them.
+        values: Values,
+        /// The number of the values that these are meant to replace, 0 for none; `None`: whatever there is.
+        expected: Option<u64>,
+        /// Who asks.
+        by: String,
+    },
     /// Put a node into another environment.
     MoveNode {
         /// Which.
@@ -350,6 +364,21 @@ pub enum Refusal {
         /// The oldest that is taken.
         minimum: semver::Version,
     },
+    /// The values are no longer those that were to be replaced.
+    #[error(
+        "the values of {module} in {environment} are number {newest}, not {expected}: somebody set others meanwhile; \
+         read them again"
+    )]
+    ValuesChanged {
+        /// The module.
+        module: ModuleName,
+        /// Where.
+        environment: EnvName,
+        /// The number that was expected.
+        expected: u64,
+        /// The number that there is.
+        newest: u64,
+    },
     /// The version is withdrawn.
     #[error("{module} {version} is withdrawn ({reason}); deploy another version, or offer it again first")]
     ReleaseYanked {
@@ -405,9 +434,10 @@ impl Refusal {
             | Self::ReleaseRevoked { .. }
             | Self::BelowMinimum { .. }
             | Self::ReleaseYanked { .. } => RefusalKind::Invalid,
-            Self::DuplicateDeployment(_) | Self::ReleaseConflict { .. } | Self::AlreadyDecided(_) => {
-                RefusalKind::Conflict
-            }
+            Self::DuplicateDeployment(_)
+            | Self::ReleaseConflict { .. }
+            | Self::AlreadyDecided(_)
+            | Self::ValuesChanged { .. } => RefusalKind::Conflict,
             Self::Forbidden(_) => RefusalKind::Forbidden,
             Self::Limit(_) => RefusalKind::Busy,
         }
@@ -427,6 +457,7 @@ impl Refusal {
             Self::ReleaseRevoked { .. } => "release_revoked",
             Self::BelowMinimum { .. } => "below_minimum_version",
             Self::ReleaseYanked { .. } => "release_yanked",
+            Self::ValuesChanged { .. } => "values_changed",
             Self::NotNow(_) => "not_now",
             Self::AlreadyDecided(_) => "already_decided",
             Self::Forbidden(_) => "forbidden",

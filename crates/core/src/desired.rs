@@ -10,6 +10,7 @@ use crate::spec::{Generation, ModuleSpec, NodeSpec, Observe, SmokeRun, SmokeVia,
 use crate::state::{EnvModule, Node, State};
 use crate::time::Millis;
 use crate::trace::{self, TraceParent};
+use crate::values::Numbered;
 
 /// How long a release must be healthy to be committed where no rollout says otherwise.
 const SETTLE_DEFAULT: Millis = Millis::from_secs(10);
@@ -115,9 +116,13 @@ pub fn desired_module(state: &State, id: &NodeId, name: &ModuleName) -> Option<M
     module_spec(state, environment, id, state.env_module(environment, name)?)
 }
 
-/// What every node of a rollout's cohort that counts is to run, while it goes forward.
+/// What every node of a rollout's cohort that counts is to run, while it goes forward; without values.
 pub fn desired_of_cohort(rollout: &Rollout) -> Option<ModuleSpec> {
-    Some(on_trial(rollout, rollout.plan.candidate.as_ref()?))
+    Some(on_trial(
+        rollout,
+        rollout.plan.candidate.as_ref()?,
+        &Numbered::default(),
+    ))
 }
 
 /// The environment after this one, in the fleet's order.
@@ -162,6 +167,7 @@ fn empty(rollout: RolloutId) -> ModuleSpec {
         rollout,
         trial: false,
         releases: Vec::new(),
+        values: BTreeMap::new(),
         prefetch: Vec::new(),
         routes: Vec::new(),
         preview: None,
@@ -185,7 +191,7 @@ fn module_spec(
         && !rollout.excused.contains_key(node)
         && let Some(candidate) = &rollout.plan.candidate
     {
-        return Some(on_trial(rollout, candidate));
+        return Some(on_trial(rollout, candidate, &module.values));
     }
     let mut spec = at_rest(state, environment, node, module);
     if let Some(spec) = &mut spec
@@ -233,7 +239,8 @@ fn at_rest(state: &State, environment: &EnvName, node: &NodeId, module: &EnvModu
         let base = exception.base.as_ref()?;
         return Some(ModuleSpec {
             releases: vec![base.clone()],
-            routes: vec![(base.digest, WEIGHT_ALL)],
+            values: module.values.of([base.config]),
+            routes: vec![(base.id(), WEIGHT_ALL)],
             settle,
             ..empty(exception.rollout)
         });
@@ -244,29 +251,31 @@ fn at_rest(state: &State, environment: &EnvName, node: &NodeId, module: &EnvModu
         module
             .standby
             .iter()
-            .filter(|standby| standby.digest != stable.digest)
+            .filter(|standby| standby.id() != stable.id())
             .cloned(),
     );
     Some(ModuleSpec {
+        values: module.values.of(releases.iter().map(|release| release.config)),
         releases,
-        routes: vec![(stable.digest, WEIGHT_ALL)],
+        routes: vec![(stable.id(), WEIGHT_ALL)],
         settle,
         ..empty(module.rollout_of_stable)
     })
 }
 
 /// What a cohort's node runs while the rollout goes forward.
-fn on_trial(rollout: &Rollout, candidate: &ReleaseRef) -> ModuleSpec {
+fn on_trial(rollout: &Rollout, candidate: &ReleaseRef, values: &Numbered) -> ModuleSpec {
     let mut releases = vec![candidate.clone()];
     releases.extend(rollout.base().cloned());
     let preview = rollout.effect.is_some_and(|effect| effect.preview);
     ModuleSpec {
         rollout: rollout.plan.id,
         trial: true,
+        values: values.of(releases.iter().map(|release| release.config)),
         releases,
         prefetch: Vec::new(),
         routes: routes(rollout, candidate),
-        preview: preview.then_some(candidate.digest),
+        preview: preview.then_some(candidate.id()),
         settle: rollout.plan.policy.settle,
         smoke: smoke(rollout, candidate),
         observe: observe(rollout, candidate),
@@ -280,8 +289,8 @@ fn routes(rollout: &Rollout, candidate: &ReleaseRef) -> Vec<(crate::ids::Digest,
         _ if rollout.effect.is_some_and(|effect| effect.preview) => (0, WEIGHT_ALL),
         _ => rollout.weights(),
     };
-    let base = rollout.base().map(|base| (base.digest, base_weight));
-    [Some((candidate.digest, candidate_weight)), base]
+    let base = rollout.base().map(|base| (base.id(), base_weight));
+    [Some((candidate.id(), candidate_weight)), base]
         .into_iter()
         .flatten()
         .filter(|&(_, weight)| weight > 0)
@@ -292,7 +301,7 @@ fn smoke(rollout: &Rollout, candidate: &ReleaseRef) -> Option<SmokeRun> {
     let run = |step, via| SmokeRun {
         rollout: rollout.plan.id,
         step,
-        digest: candidate.digest,
+        digest: candidate.id(),
         via,
     };
     match &rollout.phase {
@@ -312,8 +321,8 @@ fn observe(rollout: &Rollout, candidate: &ReleaseRef) -> Option<Observe> {
     Some(Observe {
         rollout: rollout.plan.id,
         step: effect.step,
-        candidate: candidate.digest,
-        control: rollout.base().map(|base| base.digest),
+        candidate: candidate.id(),
+        control: rollout.base().map(|base| base.id()),
         interval: rollout.plan.policy.interval,
         probes: rollout.plan.policy.probes_per_interval,
     })

@@ -15,6 +15,7 @@ use crate::release::Release;
 use crate::rollout::{BackReason, Exclusion, Excuse, HoldReason, RolloutPlan, StepPass};
 use crate::stage::{DeploymentStatus, StageStatus};
 use crate::time::{CoreTime, Millis, WallTime};
+use crate::values::Values;
 
 /// An event as the log holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,6 +136,19 @@ pub enum Event {
         module: ModuleName,
         /// Which.
         version: semver::Version,
+        /// Who asked.
+        by: String,
+    },
+    /// A module has other values in an environment; a deployment makes them count.
+    ValuesSet {
+        /// The module.
+        module: ModuleName,
+        /// Where.
+        environment: EnvName,
+        /// Their number, counted by module.
+        number: u64,
+        /// All of them. Secrets are references.
+        values: Values,
         /// Who asked.
         by: String,
     },

@@ -155,6 +155,33 @@ impl Digest {
     }
 }
 
+/// The part of a digest that a configuration's number goes into, see [`ReleaseRef::id`].
+const NUMBERED: std::ops::Range<usize> = 24..32;
+
+impl Digest {
+    /// The name of what runs of this package under a configuration's number; with 0 it is the digest itself. Two such
+    /// names are equal by chance only where two packages' digests agree in their first 24 bytes.
+    pub fn under(self, config: u64) -> Self {
+        let mut bytes = self.0;
+        for (byte, number) in bytes[NUMBERED].iter_mut().zip(config.to_be_bytes()) {
+            *byte ^= number;
+        }
+        Self(bytes)
+    }
+
+    /// The configuration's number, where `id` names what runs of this package.
+    pub fn config_of(&self, id: &Self) -> Option<u64> {
+        if self.0[..NUMBERED.start] != id.0[..NUMBERED.start] {
+            return None;
+        }
+        let mut number = [0; 8];
+        for ((number, ours), theirs) in number.iter_mut().zip(&self.0[NUMBERED]).zip(&id.0[NUMBERED]) {
+            *number = ours ^ theirs;
+        }
+        Some(u64::from_be_bytes(number))
+    }
+}
+
 impl FromStr for Digest {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
@@ -268,11 +295,48 @@ pub struct ReleaseRef {
     pub config: u64,
 }
 
+impl ReleaseRef {
+    /// What names this release, with its configuration, wherever it runs: in routes, reports and evidence. Without a
+    /// configuration it is the package's digest.
+    pub fn id(&self) -> Digest {
+        self.digest.under(self.config)
+    }
+
+    /// The same release under another configuration.
+    pub fn under(&self, config: u64) -> Self {
+        Self {
+            config,
+            ..self.clone()
+        }
+    }
+
+    /// Whether both are of one package, whatever their configurations.
+    pub fn is_of_package(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.version == other.version
+    }
+}
+
 impl fmt::Display for ReleaseRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.config {
             0 => write!(f, "{}", self.version),
             revision => write!(f, "{}@{revision}", self.version),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_is_named_by_package_and_configuration() {
+        let package = Digest([7; 32]);
+        assert_eq!(package.under(0), package);
+        let (first, second) = (package.under(1), package.under(u64::MAX));
+        assert!(first != second && first != package);
+        assert_eq!(package.config_of(&second), Some(u64::MAX));
+        assert_eq!(package.config_of(&package), Some(0));
+        assert_eq!(Digest([8; 32]).config_of(&first), None);
     }
 }

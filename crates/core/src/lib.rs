@@ -30,3 +30,4 @@ pub mod state;
 pub mod strategy;
 pub mod time;
 pub mod trace;
+pub mod values;

@@ -72,6 +72,14 @@ pub struct ReleaseHold {
     pub revoked: bool,
 }
 
+impl ReleaseHold {
+    /// Whether it is about a release with its configuration: an operator's and a revocation are about all of a
+    /// package's, one that a rollout ended with is about that configuration.
+    pub fn bars(&self, release: &ReleaseRef) -> bool {
+        self.revoked || self.release.config == 0 || self.release.config == release.config
+    }
+}
+
 /// Why a version is withdrawn. Unlike a hold it speaks of the version itself, and a later push doesn't end it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Yank {

@@ -66,7 +66,7 @@ pub struct Hello {
 pub struct ModuleStatus {
     /// The rollout whose content it took over last.
     pub rollout: RolloutId,
-    /// How far each release is that it holds or prefetches.
+    /// How far each release is that it holds, by its id, and each package that it prefetches, by its digest.
     pub releases: BTreeMap<Digest, ReleaseStatus>,
     /// Who really gets requests now.
     pub routes: Vec<(Digest, u8)>,

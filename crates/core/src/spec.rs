@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Digest, FleetId, ModuleName, ReleaseRef, RolloutId};
 use crate::time::Millis;
 use crate::trace::TraceParent;
+use crate::values::Values;
 
 /// Most modules a node is told to run.
 pub const MODULES_PER_NODE_MAX: usize = 256;
@@ -46,11 +47,14 @@ pub struct ModuleSpec {
     pub trial: bool,
     /// Releases to hold loaded: those that serve, then standby.
     pub releases: Vec<ReleaseRef>,
+    /// The values of the releases' configurations, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<u64, Values>,
     /// Packages to fetch, verify and compile, not to serve.
     pub prefetch: Vec<Digest>,
-    /// Who gets the requests: weights sum to 100, or it is empty and nobody does.
+    /// Who gets the requests, by [`ReleaseRef::id`]: weights sum to 100, or it is empty and nobody does.
     pub routes: Vec<(Digest, u8)>,
-    /// A release that is reachable for smoke checks only.
+    /// A release that is reachable for smoke checks only, by its id.
     pub preview: Option<Digest>,
     /// How long a release must be healthy to count as settled.
     pub settle: Millis,
@@ -74,7 +78,7 @@ pub struct SmokeRun {
     pub rollout: RolloutId,
     /// Its step, or one past the last for Validation.
     pub step: u32,
-    /// The release to check.
+    /// The release to check, by its id.
     pub digest: Digest,
     /// By which door.
     pub via: SmokeVia,
@@ -97,7 +101,7 @@ pub struct Observe {
     pub rollout: RolloutId,
     /// Its step: evidence is labelled with it.
     pub step: u32,
-    /// The release on trial.
+    /// The release on trial, by its id.
     pub candidate: Digest,
     /// The release it is compared with.
     pub control: Option<Digest>,

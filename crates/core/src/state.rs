@@ -11,6 +11,7 @@ use crate::release::{Release, ReleaseHold, Yank};
 use crate::rollout::Rollout;
 use crate::stage::Deployment;
 use crate::time::{CoreTime, WallTime};
+use crate::values::Numbered;
 
 /// Successes of a module in an environment that are remembered to go back to.
 pub const SUCCESSES_KEPT_MAX: usize = 32;
@@ -75,6 +76,32 @@ pub struct Module {
     /// Versions that are withdrawn: nothing new takes them, and what runs them keeps them.
     #[serde(default)]
     pub yanks: BTreeMap<semver::Version, Yank>,
+    /// How often values were set, in all environments: the newest one's number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub values_numbered: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl EnvModule {
+    /// The numbers of values that something here names.
+    pub fn named_values(&self) -> BTreeSet<u64> {
+        let stable = self.stable.iter().chain(&self.successes);
+        let plan = self.rollout.iter().map(|rollout| &rollout.plan);
+        let exceptions = self.exceptions.values();
+        stable
+            .map(|success| &success.release)
+            .chain(&self.standby)
+            .chain(plan.flat_map(|plan| plan.candidate.iter().chain(&plan.base)))
+            .chain(
+                exceptions.flat_map(|exception| std::iter::once(&exception.release).chain(&exception.base)),
+            )
+            .map(|release| release.config)
+            .collect()
+    }
 }
 
 /// A node, as the log knows it.
@@ -161,6 +188,9 @@ pub struct EnvModule {
     pub rollout: Option<Box<Rollout>>,
     /// What succeeded here, oldest first; the last is stable, if anything is.
     pub successes: Vec<Success>,
+    /// What it is given here.
+    #[serde(default, skip_serializing_if = "Numbered::is_empty")]
+    pub values: Numbered,
 }
 
 /// A release that became stable.
@@ -230,6 +260,12 @@ impl State {
         self.envs.get(environment)?.modules.get(module)
     }
 
+    /// The number of the values that an environment gives a module; 0 for none.
+    pub fn values_in(&self, environment: &EnvName, module: &ModuleName) -> u64 {
+        self.env_module(environment, module)
+            .map_or(0, |module| module.values.newest)
+    }
+
     /// All unfinished rollouts.
     pub fn rollouts(&self) -> impl Iterator<Item = &Rollout> {
         self.envs
@@ -269,7 +305,8 @@ impl State {
 
     /// Why nothing new takes a release: it is revoked, on hold, or withdrawn.
     pub fn barred(&self, module: &ModuleName, release: &ReleaseRef) -> Option<String> {
-        let hold = self.hold(module, &release.digest).map(|hold| {
+        let hold = self.hold(module, &release.digest);
+        let hold = hold.filter(|hold| hold.bars(release)).map(|hold| {
             let how = if hold.revoked { "revoked" } else { "on hold" };
             format!("{how}: {}", hold.reason)
         });

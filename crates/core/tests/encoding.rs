@@ -44,6 +44,7 @@ kinds!(
     MinimumVersionSet,
     ReleaseYanked,
     ReleaseUnyanked,
+    ValuesSet,
     NodeRegistered,
     NodeDescribed,
     NodeMoved,
@@ -162,6 +163,13 @@ fn untold(log: &[Logged]) -> Vec<Event> {
         Event::ReleaseUnyanked {
             module: module.clone(),
             version: release.version.clone(),
+            by: "ada".to_owned(),
+        },
+        Event::ValuesSet {
+            module: module.clone(),
+            environment: state.environments[0].name.clone(),
+            number: 1,
+            values: BTreeMap::from([("CURRENCY".to_owned(), "EUR".to_owned())]),
             by: "ada".to_owned(),
         },
         Event::ReleaseRevoked {

@@ -24,19 +24,23 @@ pub enum Ungranted {
 }
 
 impl Grants {
-    /// What a module asks for and doesn't get, each as a sentence's part.
-    pub fn missing(&self, asked: &Capabilities) -> Vec<String> {
+    /// The hosts that a module asks for and doesn't get, each as a sentence's part.
+    pub fn missing_hosts(&self, asked: &Capabilities) -> Vec<String> {
         let hosts = asked.outbound_hosts.iter().filter(|host| {
             let mut granted = self.outbound_hosts.iter();
             !granted.any(|granted| granted == "*" || granted == *host)
         });
-        let variables = asked
+        hosts.map(|host| format!("requests to {host}")).collect()
+    }
+
+    /// The variables that a module asks for and finds neither here nor among its values, each as a sentence's part.
+    pub fn missing_variables(&self, asked: &Capabilities, values: &BTreeMap<String, String>) -> Vec<String> {
+        let missing = asked
             .environment
             .iter()
-            .filter(|variable| !self.variables.contains_key(*variable));
-        hosts
-            .map(|host| format!("requests to {host}"))
-            .chain(variables.map(|variable| format!("the variable {variable}")))
+            .filter(|variable| !self.variables.contains_key(*variable) && !values.contains_key(*variable));
+        missing
+            .map(|variable| format!("the variable {variable}"))
             .collect()
     }
 }

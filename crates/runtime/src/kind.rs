@@ -1,5 +1,6 @@
 //! The traits that a kind of module implements.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,24 @@ pub trait Runtime: Send + Sync + 'static {
     fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>>;
 }
 
+/// As what a prepared artifact starts.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Launch {
+    /// The number of its configuration; 0 for none. A package may run under several.
+    pub config: u64,
+    /// What it is given, by variable; it finds of these what its manifest asks for. Secrets are among them.
+    pub values: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Launch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Launch")
+            .field("config", &self.config)
+            .field("keys", &self.values.keys())
+            .finish()
+    }
+}
+
 /// An artifact that can start without further checks.
 pub trait Prepared: Send + Sync + 'static {
     /// The release's identity.
@@ -63,13 +82,16 @@ pub trait Prepared: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why it does not start here.
-    fn start(&self) -> BoxFuture<'_, Result<Arc<dyn Instance>, StartError>>;
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Arc<dyn Instance>, StartError>>;
 }
 
 /// One loaded release: active, preview or standby, it is the same.
 pub trait Instance: Send + Sync + 'static {
-    /// The release's identity.
+    /// What names it: its package's digest under its configuration, see [`Digest::under`].
     fn digest(&self) -> Digest;
+
+    /// Its version, and its configuration where it has one: `2.1.0@3`.
+    fn label(&self) -> &str;
 
     /// What the release is and may use.
     fn manifest(&self) -> &Manifest;
@@ -196,6 +218,9 @@ pub enum StartError {
     /// No room: the host runs as many sandboxes as it can.
     #[error("the host has no room: {0}")]
     NoRoom(String),
+    /// It asks for what it is given nowhere.
+    #[error("the module asks for what it is not given here: {}", .0.join(", "))]
+    NotGiven(Vec<String>),
     /// The module's own start failed or exceeded its limits.
     #[error("the module failed to start: {0}")]
     Failed(String),

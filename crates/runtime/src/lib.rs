@@ -16,7 +16,7 @@ pub use body::{Body, BodyError, Overflow};
 pub use failure::Failure;
 pub use grants::{Grants, Ungranted};
 pub use kind::{
-    Artifact, BoxFuture, Closed, Instance, PrepareError, Prepared, Readiness, ResponseFuture, Runtime,
-    StartError, Usage,
+    Artifact, BoxFuture, Closed, Instance, Launch, PrepareError, Prepared, Readiness, ResponseFuture,
+    Runtime, StartError, Usage,
 };
 pub use wasm::{WasmHost, WasmHostConfig};

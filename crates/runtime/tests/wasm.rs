@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotswap_package::{ByteSize, HumanDuration, Isolation, Manifest};
-use hotswap_runtime::testing::{artifact, component, encode};
+use hotswap_runtime::testing::{artifact, component, encode, hostile};
 use hotswap_runtime::{
-    Artifact, Body, Failure, Instance, PrepareError, Prepared, Readiness, Runtime, StartError, WasmHost,
-    WasmHostConfig,
+    Artifact, Body, Failure, Instance, Launch, PrepareError, Prepared, Readiness, Runtime, StartError,
+    WasmHost, WasmHostConfig,
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -30,7 +30,12 @@ fn release(change: impl FnOnce(&mut Manifest)) -> Artifact {
 }
 
 async fn start(host: &WasmHost, artifact: Artifact) -> Arc<dyn Instance> {
-    host.prepare(artifact).await.unwrap().start().await.unwrap()
+    host.prepare(artifact)
+        .await
+        .unwrap()
+        .start(Launch::default())
+        .await
+        .unwrap()
 }
 
 fn get(path: &str) -> Request<Body> {
@@ -361,7 +366,10 @@ async fn a_full_host_makes_room_by_freeing_idle_instances_then_refuses() {
         .prepare(artifact("fourth", "1.0.0", component("4"), |_| {}))
         .await
         .unwrap();
-    assert!(matches!(fourth.start().await, Err(StartError::NoRoom(_))));
+    assert!(matches!(
+        fourth.start(Launch::default()).await,
+        Err(StartError::NoRoom(_))
+    ));
     for request in busy {
         assert!(request.await.unwrap().is_ok());
     }
@@ -427,6 +435,42 @@ async fn one_release_prepared_by_many_at_once_is_compiled_once() {
     }
     assert_eq!(host.compilations(), 1);
     for prepared in prepared {
-        assert_eq!(text(&prepared.start().await.unwrap(), "/ok").await, "fine");
+        assert_eq!(
+            text(&prepared.start(Launch::default()).await.unwrap(), "/ok").await,
+            "fine"
+        );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_finds_those_values_that_its_manifest_asks_for_and_does_not_start_without_them() {
+    let host = host();
+    let asks = artifact("test-module", "1.0.0", hostile::component("fine"), |manifest| {
+        manifest.capabilities.environment = vec!["LEVEL".to_owned(), "REGION".to_owned()];
+    });
+    let digest = asks.digest;
+    let prepared = host.prepare(asks).await.unwrap();
+    let launch = |keys: &[&str]| Launch {
+        config: 7,
+        values: keys
+            .iter()
+            .map(|key| ((*key).to_owned(), "s3cret".to_owned()))
+            .collect(),
+    };
+    let instance = prepared
+        .start(launch(&["LEVEL", "REGION", "UNASKED"]))
+        .await
+        .unwrap();
+    assert_eq!(text(&instance, "/vars").await, "c", "two of three");
+    assert_eq!(
+        (instance.digest(), instance.label()),
+        (digest.under(7), "1.0.0@7")
+    );
+    let lacking = prepared.start(launch(&["LEVEL"])).await;
+    let Err(StartError::NotGiven(missing)) = lacking else {
+        panic!("it started")
+    };
+    assert_eq!(missing, ["the variable REGION"]);
+    let told = format!("{:?}", launch(&["LEVEL"]));
+    assert!(told.contains("LEVEL") && !told.contains("s3cret"), "{told}");
 }

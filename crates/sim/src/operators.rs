@@ -141,7 +141,7 @@ impl Operators {
             *self.rng.pick(&self.made)
         };
         let by = "op".to_owned();
-        Some(match self.rng.range(0, 25) {
+        Some(match self.rng.range(0, 26) {
             0 | 1 => Command::Abort { deployment: id, by },
             2..=4 => Command::Pause { deployment: id, by },
             5..=8 => Command::Resume { deployment: id, by },
@@ -238,6 +238,18 @@ impl Operators {
                     module: module.name.clone(),
                     version,
                     reason: "its key leaked".to_owned(),
+                    by,
+                }
+            }
+            25 => {
+                let module = self.rng.pick(&scenario.modules).name.clone();
+                let environment = self.rng.pick(&scenario.environments).name.clone();
+                let values = [("LEVEL".to_owned(), self.rng.range(0, 9).to_string())].into();
+                Command::SetValues {
+                    module,
+                    environment,
+                    values,
+                    expected: None,
                     by,
                 }
             }

@@ -278,12 +278,12 @@ impl Scenario {
             + 2 * skew
     }
 
-    /// A release's plan by its digest.
+    /// A release's plan by its digest, under whatever configuration.
     pub fn release(&self, digest: &Digest) -> Option<&ReleasePlan> {
         self.modules
             .iter()
             .flat_map(|module| &module.releases)
-            .find(|plan| plan.release.digest == *digest)
+            .find(|plan| plan.release.digest.config_of(digest).is_some())
     }
 }
 

@@ -49,6 +49,7 @@ fn spec() -> ServerMessage {
         rollout: RolloutId(42),
         trial: true,
         releases: vec![release("2.1.0", CANDIDATE), release("2.0.0-rc.1", STABLE)],
+        values: BTreeMap::new(),
         prefetch: vec![Digest([0x33; 32])],
         routes: vec![(CANDIDATE, 30), (STABLE, 70)],
         preview: Some(CANDIDATE),

@@ -146,7 +146,7 @@ impl Loaded {
         let mut changes = Vec::new();
         for ((module, digest), held) in &mut self.releases {
             let health = if on_trial(module) == Some(*digest) {
-                let base = stable(module).and_then(|base| bases.get(&(module.clone(), base.digest)));
+                let base = stable(module).and_then(|base| bases.get(&(module.clone(), base.id())));
                 // Traps first: they say more than the errors that they are counted as.
                 let traps = held.traps.look(&held.release, now);
                 let trouble = held.release.trouble(base.map(|base| &**base));

@@ -36,6 +36,7 @@ use crate::fetch::Packages;
 use crate::ingress::{Ingress, Release};
 use crate::meter::Meter;
 use crate::metrics::Line;
+use crate::secrets::Secrets;
 use crate::session::SessionEvent;
 use crate::spans::NodeSpans;
 use loaded::Loaded;
@@ -67,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) packages: Arc<Packages>,
     /// Whose modules may run here.
     pub(crate) gate: Gate,
+    /// What modules' values name.
+    pub(crate) secrets: Secrets,
     pub(crate) runtime: Arc<dyn Runtime>,
 }
 
@@ -83,7 +86,8 @@ pub(crate) struct Driver {
     /// Ends the work that is under way when the driver ends, in whatever way.
     ended: CancellationToken,
     _ends: DropGuard,
-    preparing: BTreeSet<Digest>,
+    /// For which releases which packages are being prepared.
+    preparing: BTreeSet<(Digest, Digest)>,
     /// Releases that are being drained, and how often at once.
     closing: BTreeMap<(ModuleName, Digest), u32>,
     collected: Option<BTreeSet<Digest>>,
@@ -234,12 +238,21 @@ impl Driver {
                     let done = self.done.0.clone();
                     self.tasks.spawn(self.parts.writer.clone().write(ledger, done));
                 }
-                Action::Prepare { module, digest } => self.prepare(module, digest),
-                Action::Load { module, release } => {
+                Action::Prepare {
+                    module,
+                    digest,
+                    package,
+                } => self.prepare(module, digest, package),
+                Action::Load {
+                    module,
+                    release,
+                    values,
+                } => {
                     let prepared = self.loaded.prepared(&release.digest).cloned();
                     let span = self.parts.spans.begin("load", &module, Some(release.digest));
+                    let secrets = self.parts.secrets.clone();
                     self.work(async move {
-                        let done = work::load(prepared, module, release).await;
+                        let done = work::load(prepared, secrets, module, release, values).await;
                         if let Done::Loaded { result, .. } = &done {
                             span.end(result.as_ref().err().map(String::as_str));
                         }
@@ -278,8 +291,8 @@ impl Driver {
         });
     }
 
-    fn prepare(&mut self, module: ModuleName, digest: Digest) {
-        if let Some(prepared) = self.loaded.prepared(&digest).cloned() {
+    fn prepare(&mut self, module: ModuleName, digest: Digest, package: Digest) {
+        if let Some(prepared) = self.loaded.prepared(&package).cloned() {
             let result = if prepared.manifest().name == module {
                 Ok(prepared)
             } else {
@@ -294,12 +307,12 @@ impl Driver {
             });
             return;
         }
-        self.preparing.insert(digest);
+        self.preparing.insert((digest, package));
         let (packages, runtime) = (Arc::clone(&self.parts.packages), Arc::clone(&self.parts.runtime));
         let gate = self.parts.gate.clone();
-        let span = self.parts.spans.begin("verify", &module, Some(digest));
+        let span = self.parts.spans.begin("verify", &module, Some(package));
         self.work(async move {
-            let done = work::prepare(packages, gate, runtime, module, digest).await;
+            let done = work::prepare(packages, gate, runtime, module, (digest, package)).await;
             if let Done::Prepared { result, .. } = &done {
                 span.end(result.as_ref().err().map(String::as_str));
             }
@@ -363,7 +376,7 @@ impl Driver {
                 digest,
                 result,
             } => {
-                self.preparing.remove(&digest);
+                self.preparing.retain(|(prepared, _)| *prepared != digest);
                 if let Err(reason) = &result {
                     let trace_id = self.parts.spans.trace_id(&module);
                     tracing::warn!(%module, release = %digest, %reason, trace_id, "a package could not be prepared");
@@ -455,7 +468,7 @@ impl Driver {
     /// Removes packages that neither the durable ledger nor the one to come names.
     fn collect(&mut self) {
         let mut keep = self.machine.ledger().packages();
-        keep.extend(&self.preparing);
+        keep.extend(self.preparing.iter().map(|(_, package)| *package));
         if self.collected.as_ref() == Some(&keep) {
             return;
         }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use hotswap_core::ids::{Digest, ModuleName, ReleaseRef};
 use hotswap_core::report::SmokeOutcome;
 use hotswap_core::spec::{SmokeRun, SmokeVia};
+use hotswap_core::values::Values;
 use hotswap_package::{Package, PackageLimits};
-use hotswap_runtime::{Artifact, Instance, Prepared, Runtime};
+use hotswap_runtime::{Artifact, Instance, Launch, Prepared, Runtime};
 use hotswap_trust::Gate;
 
 use crate::admit::admit;
 use crate::fetch::Packages;
 use crate::ingress::Release;
+use crate::secrets::Secrets;
 use crate::smoke::{self, Door};
 
 /// How a piece of work ended.
@@ -43,13 +45,13 @@ pub(super) async fn prepare(
     gate: Gate,
     runtime: Arc<dyn Runtime>,
     module: ModuleName,
-    digest: Digest,
+    (digest, package_digest): (Digest, Digest),
 ) -> Done {
     let result = async {
         let bytes = packages
-            .get(digest)
+            .get(package_digest)
             .await
-            .map_err(|error| format!("cannot fetch {digest}: {error}"))?;
+            .map_err(|error| format!("cannot fetch {package_digest}: {error}"))?;
         let read = tokio::task::spawn_blocking(move || Package::read(bytes, &PackageLimits::default())).await;
         let package = read
             .map_err(|_| "the agent is stopping".to_owned())?
@@ -57,7 +59,7 @@ pub(super) async fn prepare(
         if package.manifest.name != module {
             return Err(format!(
                 "the package {} is of module {}, not {module}",
-                digest.short(),
+                package_digest.short(),
                 package.manifest.name
             ));
         }
@@ -67,10 +69,10 @@ pub(super) async fn prepare(
                 package.manifest.kind
             ));
         }
-        let verdict = admit(&packages, &gate, digest, &module)
+        let verdict = admit(&packages, &gate, package_digest, &module)
             .await
             .map_err(|refused| refused.to_string())?;
-        tracing::info!(%module, version = %package.manifest.version, release = %digest, "{verdict}");
+        tracing::info!(%module, version = %package.manifest.version, release = %package_digest, "{verdict}");
         runtime
             .prepare(Artifact::from(package))
             .await
@@ -84,13 +86,39 @@ pub(super) async fn prepare(
     }
 }
 
-/// Starts a prepared release.
+/// Starts a prepared release with what it is given.
 pub(super) async fn load(
     prepared: Option<Arc<dyn Prepared>>,
+    secrets: Secrets,
     module: ModuleName,
     release: ReleaseRef,
+    values: Option<Values>,
 ) -> Done {
-    let result = match prepared {
+    let result = start(prepared, secrets, &release, values).await;
+    Done::Loaded {
+        module,
+        digest: release.id(),
+        result,
+    }
+}
+
+async fn start(
+    prepared: Option<Arc<dyn Prepared>>,
+    secrets: Secrets,
+    release: &ReleaseRef,
+    values: Option<Values>,
+) -> Result<Arc<dyn Instance>, String> {
+    let values = values.ok_or_else(|| {
+        format!(
+            "this node does not know the values of configuration {}; it is told when it reaches the server",
+            release.config
+        )
+    })?;
+    let values = tokio::task::spawn_blocking(move || secrets.resolve(values))
+        .await
+        .map_err(|_| "the agent is stopping".to_owned())??;
+    let config = release.config;
+    match prepared {
         None => Err("it is not prepared any more".to_owned()),
         Some(prepared) if prepared.manifest().version != release.version => Err(format!(
             "the package {} is version {}, not {}",
@@ -98,12 +126,10 @@ pub(super) async fn load(
             prepared.manifest().version,
             release.version
         )),
-        Some(prepared) => prepared.start().await.map_err(|error| error.to_string()),
-    };
-    Done::Loaded {
-        module,
-        digest: release.digest,
-        result,
+        Some(prepared) => prepared
+            .start(Launch { config, values })
+            .await
+            .map_err(|error| error.to_string()),
     }
 }
 

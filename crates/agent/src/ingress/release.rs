@@ -24,11 +24,11 @@ impl Release {
         let manifest = instance.manifest();
         let series = meter.series(
             &manifest.name,
-            &manifest.version,
+            &instance.label(),
             instance.digest(),
             manifest.health.window,
         );
-        let label = HeaderValue::try_from(format!("{}/{}", manifest.name, manifest.version))
+        let label = HeaderValue::try_from(format!("{}/{}", manifest.name, instance.label()))
             .expect("names and versions are visible ASCII");
         Arc::new(Self {
             instance,

@@ -93,6 +93,7 @@ pub(crate) fn serves(rollout: u64, shares: &[(&Package, u8)]) -> ModuleSpec {
         rollout: RolloutId(rollout),
         trial: false,
         releases: shares.iter().map(|(package, _)| release(package)).collect(),
+        values: BTreeMap::new(),
         prefetch: Vec::new(),
         routes: shares
             .iter()

@@ -30,7 +30,7 @@ pub(crate) enum NodeCommand {
         /// The node
         node: String,
         /// KEY=VALUE sets, KEY- takes back
-        #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label)]
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = pair)]
         labels: Vec<(String, Option<String>)>,
     },
     /// Take a node's traffic away, as soon as its environment can spare it
@@ -77,7 +77,8 @@ pub(crate) enum NodeCommand {
     },
 }
 
-fn label(text: &str) -> Result<(String, Option<String>), String> {
+/// `KEY=VALUE`, or `KEY-`.
+pub(super) fn pair(text: &str) -> Result<(String, Option<String>), String> {
     match (text.split_once('='), text.strip_suffix('-')) {
         (Some((key, value)), _) if !key.is_empty() => Ok((key.to_owned(), Some(value.to_owned()))),
         (None, Some(key)) if !key.is_empty() => Ok((key.to_owned(), None)),

@@ -19,6 +19,7 @@ pub(super) fn run(what: &Config, output: &Output) -> anyhow::Result<Exit> {
     match what {
         Config::Check { file } => check(file.as_deref(), output),
         Config::Show { layers, changed } => show(layers, *changed, output),
+        Config::Get(_) | Config::Set(_) => unreachable!("these ask a server"),
         Config::Schema => {
             output.json(&hotswap_config::schema())?;
             Ok(Exit::Done)

@@ -32,6 +32,7 @@ pub(crate) mod signing;
 mod status;
 mod suggest;
 mod undeploy;
+mod values;
 mod watch;
 mod webhooks;
 mod why;
@@ -41,7 +42,7 @@ use std::future::Future;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 
-use crate::args::{Audit, Cli, Command, Global, Module, OutputArg, TrustCommand};
+use crate::args::{Audit, Cli, Command, Config, Global, Module, OutputArg, TrustCommand};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -150,6 +151,12 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Restore(args) => backup::restore(&args, output),
         Command::Adopt => remote(global, output, async |remote| adopt::run(&remote).await),
         Command::Init { file } => config::init(&file, output),
+        Command::Config(Config::Get(args)) => {
+            remote(global, output, async |remote| values::get(&remote, &args).await)
+        }
+        Command::Config(Config::Set(args)) => {
+            remote(global, output, async |remote| values::set(&remote, &args).await)
+        }
         Command::Config(what) => config::run(&what, output),
         Command::Approvals => remote(global, output, async |remote| approvals::list(&remote).await),
         Command::Approve(args) => remote(global, output, async |remote| {

@@ -285,6 +285,7 @@ pub(crate) fn agent_config(loaded: &Loaded) -> Result<AgentConfig, Problem> {
     config.heartbeat = agent.heartbeat.get();
     config.drain_deadline = agent.drain_deadline.get();
     config.gate = gate(agent.trust.as_ref(), agent.allow_unsigned);
+    config.secrets.clone_from(&agent.secrets);
     config
         .validate()
         .map_err(|error| Problem::usage(error.to_string()))?;

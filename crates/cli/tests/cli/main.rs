@@ -7,5 +7,6 @@ mod people;
 mod sight;
 mod signing;
 mod support;
+mod values;
 mod with_a_server;
 mod without_a_server;

@@ -36,6 +36,9 @@ section! {
         trust: Option<PathBuf> = None,
         /// Run modules without a signature too: for trying out only.
         allow_unsigned: bool = false,
+        /// Folder of the secrets that modules' values name by `file:NAME`; those named by `env:NAME` are this process's
+        /// variables `MODULE_SECRET_NAME`.
+        secrets: Option<PathBuf> = None,
         /// Hosts that modules may send requests to if their manifests ask for it; `*` is any host.
         grant_hosts: Vec<String> = Vec::new(),
         /// Variables that modules may read if their manifests ask for it, with their values.

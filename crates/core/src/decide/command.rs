@@ -2,7 +2,7 @@
 
 use super::forward::go_back;
 use super::node_commands::DRAIN_DEADLINE_MAX;
-use super::{Reply, node_commands, releases};
+use super::{Reply, node_commands, releases, values};
 use crate::command::{Command, DEPLOYMENTS_UNFINISHED_MAX, DeployRequest, Refusal};
 use crate::desired::nodes_ahead;
 use crate::event::Event;
@@ -121,6 +121,13 @@ pub(super) fn command(
             by,
         } => releases::yank(state, module, version, reason, by),
         Command::Unyank { module, version, by } => releases::unyank(state, module, version, by),
+        Command::SetValues {
+            module,
+            environment,
+            values,
+            expected,
+            by,
+        } => values::set_values(state, (module, &environment), values, expected, by),
         Command::SetLabels { node, set, by } => node_commands::set_labels(state, node, set, by),
         Command::Drain {
             node,
@@ -299,7 +306,11 @@ fn deploy(state: &State, mut request: Box<DeployRequest>) -> Result<Accepted, Re
         digest,
         config: 0,
     };
-    if let Some(hold) = state.hold(&request.module, &digest) {
+    let here = release.under(state.values_in(&request.target, &request.module));
+    if let Some(hold) = state
+        .hold(&request.module, &digest)
+        .filter(|hold| hold.bars(&here))
+    {
         let (module, reason) = (request.module.clone(), hold.reason.clone());
         return Err(if hold.revoked {
             Refusal::ReleaseRevoked {

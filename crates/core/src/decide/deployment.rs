@@ -180,6 +180,7 @@ fn enter(
     let Some(release) = &deployment.release else {
         return Vec::new();
     };
+    let release = &release.under(state.values_in(name, &deployment.module));
     let Ok(environment) = state.environment(name) else {
         return failed(
             deployment,
@@ -219,6 +220,7 @@ pub(crate) fn with_lock(
     now: Now,
 ) -> Vec<Event> {
     let name = &environment.name;
+    let release = &release.under(state.values_in(name, &deployment.module));
     let nothing = EnvModule::default();
     let module = state.env_module(name, &deployment.module).unwrap_or(&nothing);
     let is_target = deployment.target == *name;
@@ -232,7 +234,10 @@ pub(crate) fn with_lock(
             )];
         }
         if stable.release.version > release.version {
-            let once = module.successes.iter().any(|success| success.release == *release);
+            let once = module
+                .successes
+                .iter()
+                .any(|success| success.release.is_of_package(release));
             if once && !is_target {
                 let message = format!("{} is stable in {name}, which is newer", stable.release);
                 return vec![skipped(deployment, place, &message)];

@@ -12,6 +12,7 @@ mod forward;
 mod node_commands;
 mod nodes;
 mod releases;
+mod values;
 
 use crate::command::{Command, Refusal};
 use crate::event::Event;

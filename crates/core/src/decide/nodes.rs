@@ -47,7 +47,7 @@ pub(super) fn standing(
     }
     let ready = spec
         .primary()
-        .and_then(|release| module.ready_since.get(&release.digest));
+        .and_then(|release| module.ready_since.get(&release.id()));
     let since = ready.copied().unwrap_or(now).max(module.content_since);
     if now.since(since) < spec.settle {
         return Standing::Lacking(format!("healthy for {} of {}", now.since(since), spec.settle));
@@ -59,7 +59,7 @@ pub(super) fn standing(
 fn content_lack(spec: &ModuleSpec, module: &ModuleObs) -> Option<String> {
     let status = &module.status;
     let primary = spec.primary()?;
-    match status.releases.get(&primary.digest) {
+    match status.releases.get(&primary.id()) {
         None => return Some("has not begun".to_owned()),
         Some(ReleaseStatus::Ready { .. }) => {}
         Some(ReleaseStatus::Fetching) => return Some("fetching".to_owned()),

@@ -65,17 +65,12 @@ pub fn a1_serves(truth: &NodeTruth<'_>) -> Check {
         return Ok(());
     };
     let ready = |digest: &Digest| truth.loaded.contains(digest) && !truth.ill.contains(digest);
-    let left = |digest: &Digest| {
-        truth
-            .vetoes
-            .iter()
-            .any(|kept| kept.veto.release.digest == *digest)
-    };
+    let left = |digest: &Digest| truth.vetoes.iter().any(|kept| kept.veto.release.id() == *digest);
     let told_nothing = truth.spec.is_none_or(|spec| spec.routes.is_empty());
     let all = entry
         .serving
         .iter()
-        .all(|share| ready(&share.release.digest) && !left(&share.release.digest));
+        .all(|share| ready(&share.release.id()) && !left(&share.release.id()));
     if truth.routes.is_empty() && all && !told_nothing {
         return truth.fail(
             Invariant::A1Serves,
@@ -116,7 +111,7 @@ pub fn a2_atomic(truth: &NodeTruth<'_>) -> Check {
     let incomplete = entry
         .serving
         .iter()
-        .find(|share| !truth.verified.contains(&share.release.digest));
+        .find(|share| !truth.verified.contains(&share.release.id()));
     match incomplete {
         Some(share) => truth.fail(
             Invariant::A2Atomic,
@@ -135,10 +130,10 @@ pub fn a3_left(truth: &NodeTruth<'_>) -> Check {
         return Ok(());
     };
     let committed = truth.durable.and_then(|entry| entry.committed.as_ref());
-    let base = committed.filter(|committed| committed.digest != primary.digest);
-    if truth.serves(&primary.digest)
-        && truth.ill.contains(&primary.digest)
-        && base.is_some_and(|base| truth.loaded.contains(&base.digest))
+    let base = committed.filter(|committed| committed.id() != primary.id());
+    if truth.serves(&primary.id())
+        && truth.ill.contains(&primary.id())
+        && base.is_some_and(|base| truth.loaded.contains(&base.id()))
     {
         return truth.fail(
             Invariant::A3Left,
@@ -171,7 +166,7 @@ pub fn a2_recorded(before: &[(Digest, u8)], truth: &NodeTruth<'_>) -> Check {
             let serving = entry.serving.iter().map(|share| &share.release);
             let trial = entry.trial.iter().map(|trial| &trial.release);
             let mut named = serving.chain(trial).chain(&entry.committed);
-            named.any(|release| release.digest == *digest)
+            named.any(|release| release.id() == *digest)
         })
     };
     let base = |digest: &Digest| {
@@ -180,7 +175,7 @@ pub fn a2_recorded(before: &[(Digest, u8)], truth: &NodeTruth<'_>) -> Check {
             .into_iter()
             .flat_map(|spec| spec.releases.iter().skip(1));
         let left_for = truth.vetoes.iter().filter_map(|kept| kept.veto.base.as_ref());
-        standby.chain(left_for).any(|release| release.digest == *digest)
+        standby.chain(left_for).any(|release| release.id() == *digest)
     };
     let fresh = truth.routes.iter().map(|(digest, _)| digest);
     let mut fresh = fresh.filter(|digest| !before.iter().any(|(served, _)| served == *digest));
@@ -215,14 +210,13 @@ pub fn a8_veto_holds(truth: &NodeTruth<'_>) -> Check {
     let Some(spec) = truth.spec else { return Ok(()) };
     for kept in truth.vetoes {
         let veto = &kept.veto;
-        if veto.module != *truth.module || veto.rollout != spec.rollout || !truth.serves(&veto.release.digest)
-        {
+        if veto.module != *truth.module || veto.rollout != spec.rollout || !truth.serves(&veto.release.id()) {
             continue;
         }
         if veto
             .base
             .as_ref()
-            .is_none_or(|base| truth.loaded.contains(&base.digest))
+            .is_none_or(|base| truth.loaded.contains(&base.id()))
         {
             return truth.fail(
                 Invariant::A8VetoHolds,

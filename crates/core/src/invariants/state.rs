@@ -80,7 +80,7 @@ pub fn s5_share(state: &State) -> Check {
         let given: u32 = spec
             .routes
             .iter()
-            .filter(|(digest, _)| *digest == candidate.digest)
+            .filter(|(digest, _)| *digest == candidate.id())
             .map(|&(_, w)| u32::from(w))
             .sum();
         let alone = rollout.plan.base.is_none();
@@ -177,7 +177,7 @@ pub fn s7_back_means_back(state: &State, node: &crate::ids::NodeId, spec: &NodeS
             .exceptions
             .get(node)
             .is_some_and(|own| own.base.as_ref() == Some(candidate));
-        if told.routes.iter().any(|(digest, _)| *digest == candidate.digest) && !stable && !own {
+        if told.routes.iter().any(|(digest, _)| *digest == candidate.id()) && !stable && !own {
             let what = format!(
                 "{node} is told to serve {candidate} of {name}, which {} takes back",
                 rollout.plan.id

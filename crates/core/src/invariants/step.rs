@@ -41,7 +41,8 @@ pub fn s2_artifact(before: &State, event: &Event) -> Check {
     if pushed.is_err() || pushed.is_ok_and(|release| release.digest != candidate.digest) {
         return fail("was never pushed");
     }
-    if before.hold(&plan.module, &candidate.digest).is_some() {
+    let hold = before.hold(&plan.module, &candidate.digest);
+    if hold.is_some_and(|hold| hold.bars(candidate)) {
         return fail("is on hold");
     }
     let Some(deployment) = before.deployments.get(&plan.deployment) else {
@@ -217,7 +218,7 @@ pub fn s6_flip(before: &State, obs: &Observations, event: &Event, now: Now) -> C
         let module = obs.module(node, &key.module, now.core);
         module.is_some_and(|module| {
             matches!(
-                module.status.releases.get(&candidate.digest),
+                module.status.releases.get(&candidate.id()),
                 Some(ReleaseStatus::Ready { .. })
             )
         })

@@ -1,6 +1,6 @@
 //! Each check can fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::event::{Event, Logged};
@@ -28,6 +28,7 @@ fn spec(candidate: u8, base: u8) -> ModuleSpec {
         rollout: RolloutId(3),
         trial: true,
         releases: vec![release(candidate), release(base)],
+        values: BTreeMap::new(),
         prefetch: Vec::new(),
         routes: vec![(digest(candidate), 100)],
         preview: None,
@@ -59,6 +60,7 @@ fn node_checks_fail_on_what_they_are_for() {
         }],
         committed: Some(release(1)),
         trial: None,
+        values: BTreeMap::new(),
     };
     let told = spec(2, 1);
     let serves_one = [(digest(1), 100)];

@@ -3,6 +3,7 @@
 use crate::ids::{Digest, FleetId, ModuleName, ReleaseRef, RolloutId};
 use crate::report::SmokeOutcome;
 use crate::spec::{Generation, NodeSpec, Observe, SmokeRun};
+use crate::values::Values;
 
 use super::Ledger;
 
@@ -20,7 +21,7 @@ pub enum NodeInput {
     Prepared {
         /// The module.
         module: ModuleName,
-        /// The package.
+        /// What it was prepared for.
         digest: Digest,
         /// Verified and compiled, or why not.
         result: Result<(), String>,
@@ -29,7 +30,7 @@ pub enum NodeInput {
     Loaded {
         /// The module.
         module: ModuleName,
-        /// The package.
+        /// The release, by its id as everywhere here.
         digest: Digest,
         /// Warm and healthy, or why not.
         result: Result<(), String>,
@@ -75,8 +76,10 @@ pub enum Action {
     Prepare {
         /// The module.
         module: ModuleName,
-        /// The package.
+        /// What it is prepared for: a release's id.
         digest: Digest,
+        /// The package.
+        package: Digest,
     },
     /// Load and warm a prepared release; it gets no requests yet.
     Load {
@@ -84,6 +87,8 @@ pub enum Action {
         module: ModuleName,
         /// The release.
         release: ReleaseRef,
+        /// What it is given; `None` where this node doesn't know the values of its configuration.
+        values: Option<Values>,
     },
     /// Share a module's requests out from now on, in one store. All named releases are loaded.
     Route {

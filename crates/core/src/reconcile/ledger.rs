@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, FleetId, ModuleName, ReleaseRef, RolloutId};
 use crate::report::Veto;
-use crate::spec::{Generation, NodeSpec};
+use crate::spec::{Generation, ModuleSpec, NodeSpec};
+use crate::values::Values;
 
 /// Everything durable of a node, written whole. Small: it names packages, it holds none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -35,6 +36,9 @@ pub struct Entry {
     pub committed: Option<ReleaseRef>,
     /// The release that is served but not committed.
     pub trial: Option<Trial>,
+    /// The values of these releases' configurations, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<u64, Values>,
 }
 
 /// A release's share of a module's requests.
@@ -96,11 +100,25 @@ impl Entry {
         self.serving.is_empty() && self.committed.is_none() && self.trial.is_none()
     }
 
+    /// Keeps the values of the releases that it names, and takes those that the spec has.
+    pub(super) fn keep_values(&mut self, spec: Option<&ModuleSpec>) {
+        let mut named = BTreeSet::new();
+        named.extend(self.serving.iter().map(|share| share.release.config));
+        named.extend(self.committed.iter().map(|release| release.config));
+        named.extend(self.trial.iter().map(|trial| trial.release.config));
+        self.values.retain(|number, _| named.contains(number));
+        for (number, values) in spec.iter().flat_map(|spec| &spec.values) {
+            if named.contains(number) {
+                self.values.entry(*number).or_insert_with(|| values.clone());
+            }
+        }
+    }
+
     /// The routes it asks for.
     pub(super) fn routes(&self) -> Vec<(Digest, u8)> {
         self.serving
             .iter()
-            .map(|share| (share.release.digest, share.weight))
+            .map(|share| (share.release.id(), share.weight))
             .collect()
     }
 
@@ -110,11 +128,11 @@ impl Entry {
             self.serving
                 .iter()
                 .map(|share| &share.release)
-                .find(|release| release.digest != *left)
+                .find(|release| release.id() != *left)
         };
         self.committed
             .as_ref()
-            .filter(|committed| committed.digest != *left)
+            .filter(|committed| committed.id() != *left)
             .or_else(other)
             .cloned()
     }

@@ -333,7 +333,7 @@ impl Reconciler {
             .modules
             .get(module)
             .and_then(|entry| entry.trial.as_ref());
-        let Some(trial) = trial.filter(|trial| trial.release.digest == *digest) else {
+        let Some(trial) = trial.filter(|trial| trial.release.id() == *digest) else {
             return false;
         };
         let spec = self
@@ -360,9 +360,9 @@ impl Reconciler {
         let asked_again = spec
             .filter(|spec| spec.primary() == Some(&trial.release))
             .map(|spec| spec.rollout);
-        let base = entry.base(&trial.release.digest);
+        let base = entry.base(&trial.release.id());
         let serving = std::mem::take(&mut entry.serving);
-        entry.serving = leave(serving, &trial.release.digest, base.as_ref());
+        entry.serving = leave(serving, &trial.release.id(), base.as_ref());
         let rollout = asked_again.unwrap_or(trial.rollout);
         let veto = Veto {
             module: module.clone(),

@@ -7,6 +7,7 @@ use crate::mutants::{Mutant, is_on};
 use crate::report::{ModuleStatus, ReleaseStatus, SmokeOutcome};
 use crate::spec::{ModuleSpec, Observe, SmokeRun, SmokeVia, WEIGHT_ALL};
 use crate::time::{CoreTime, Millis};
+use crate::values::Values;
 
 use super::Action;
 use super::ledger::{Entry, KeptVeto, Trial};
@@ -129,10 +130,10 @@ impl Slot {
         let complete = target
             .serving
             .iter()
-            .all(|share| self.is_loaded(&share.release.digest))
+            .all(|share| self.is_loaded(&share.release.id()))
             && trial
                 .as_ref()
-                .is_none_or(|trial| self.is_healthy(&trial.release.digest));
+                .is_none_or(|trial| self.is_healthy(&trial.release.id()));
         let serves_vetoed = look.spec.is_some_and(|spec| {
             vetoes.active(spec).any(|kept| {
                 entry
@@ -154,7 +155,7 @@ impl Slot {
         if self.routes == routes {
             return;
         }
-        let on_trial = look.entry.trial.as_ref().map(|trial| trial.release.digest);
+        let on_trial = look.entry.trial.as_ref().map(|trial| trial.release.id());
         // Who serves already does no new harm: leaving another one never waits for the disk.
         let enters = on_trial.is_some_and(|digest| !self.serves(&digest));
         let durable = !enters || look.durable >= self.entry_version || is_on(Mutant::SwitchBeforeLedger);
@@ -200,9 +201,9 @@ impl Slot {
         let Some(trial) = &entry.trial else {
             return Vec::new();
         };
-        let base = entry.base(&trial.release.digest);
-        let base = base.filter(|base| self.is_loaded(&base.digest));
-        base.map(|base| (base.digest, WEIGHT_ALL)).into_iter().collect()
+        let base = entry.base(&trial.release.id());
+        let base = base.filter(|base| self.is_loaded(&base.id()));
+        base.map(|base| (base.id(), WEIGHT_ALL)).into_iter().collect()
     }
 
     /// A trial ends well: healthy for the settle time, under a rollout that is not on trial itself any more.
@@ -219,13 +220,13 @@ impl Slot {
         let served = self
             .routes
             .iter()
-            .any(|(digest, _)| *digest == trial.release.digest);
-        let healthy_for = self.healthy_for(&trial.release.digest, look.now);
+            .any(|(digest, _)| *digest == trial.release.id());
+        let healthy_for = self.healthy_for(&trial.release.id(), look.now);
         // On its way out it is not committed, however healthy it is until the other one has loaded.
         let leaving = spec
             .routes
             .iter()
-            .all(|(digest, _)| *digest != trial.release.digest);
+            .all(|(digest, _)| *digest != trial.release.id());
         if !served || leaving || healthy_for.is_none_or(|healthy_for| healthy_for < spec.settle) {
             return;
         }
@@ -239,6 +240,7 @@ impl Slot {
     }
 
     fn touch(&mut self, look: &mut Look<'_>) {
+        look.entry.keep_values(look.spec);
         *look.version += 1;
         self.entry_version = *look.version;
     }
@@ -303,30 +305,31 @@ impl Slot {
             .trial
             .as_ref()
             .filter(|_| look.durable < self.entry_version);
-        let unrecorded = unrecorded.map(|trial| trial.release.digest);
+        let unrecorded = unrecorded.map(|trial| trial.release.id());
         for release in keep {
             // After a boot on trial: that there was one is durable before the release can do harm again.
-            if unrecorded == Some(release.digest) && !self.is_loaded(&release.digest) {
+            if unrecorded == Some(release.id()) && !self.is_loaded(&release.id()) {
                 continue;
             }
-            self.prepare(release.digest, look);
-            if let Some(held) = self.held.get_mut(&release.digest)
+            self.prepare(release.id(), release.digest, look);
+            if let Some(held) = self.held.get_mut(&release.id())
                 && held.at == Progress::Prepared
             {
                 held.at = Progress::Loading;
                 look.out.push(Action::Load {
                     module: look.module.clone(),
                     release: release.clone(),
+                    values: values_of(release, look),
                 });
             }
         }
         let spec = look.spec;
         for &digest in spec.iter().flat_map(|spec| &spec.prefetch) {
-            self.prepare(digest, look);
+            self.prepare(digest, digest, look);
         }
     }
 
-    fn prepare(&mut self, digest: Digest, look: &mut Look<'_>) {
+    fn prepare(&mut self, digest: Digest, package: Digest, look: &mut Look<'_>) {
         let failures = match self.held.get(&digest) {
             None => 0,
             Some(Held {
@@ -345,13 +348,14 @@ impl Slot {
         look.out.push(Action::Prepare {
             module: look.module.clone(),
             digest,
+            package,
         });
     }
 
     fn drop_unwanted(&mut self, keep: &[ReleaseRef], look: &mut Look<'_>) {
         let routes = &self.routes;
         self.held.retain(|digest, held| {
-            let wanted = keep.iter().any(|release| release.digest == *digest)
+            let wanted = keep.iter().any(|release| release.id() == *digest)
                 || routes.iter().any(|(other, _)| other == digest);
             let prefetched = look.spec.is_some_and(|spec| spec.prefetch.contains(digest));
             if wanted {
@@ -407,8 +411,8 @@ impl Slot {
             releases: releases.collect(),
             routes: self.routes.clone(),
             preview: self.preview,
-            trial: entry.trial.as_ref().map(|trial| trial.release.digest),
-            committed: entry.committed.as_ref().map(|release| release.digest),
+            trial: entry.trial.as_ref().map(|trial| trial.release.id()),
+            committed: entry.committed.as_ref().map(|release| release.id()),
             smoke: self.smoke.clone(),
         }
     }
@@ -526,4 +530,13 @@ impl Held {
             retry_at: now + Millis(doubled).min(BACKOFF_MAX),
         };
     }
+}
+
+/// What a release is given: nothing where it has no configuration, and `None` where nobody says what.
+fn values_of(release: &ReleaseRef, look: &Look<'_>) -> Option<Values> {
+    if release.config == 0 {
+        return Some(Values::new());
+    }
+    let spec = look.spec.and_then(|spec| spec.values.get(&release.config));
+    spec.or_else(|| look.entry.values.get(&release.config)).cloned()
 }

@@ -29,19 +29,19 @@ impl Target {
                 let release = spec
                     .releases
                     .iter()
-                    .find(|release| release.digest == digest)?
+                    .find(|release| release.id() == digest)?
                     .clone();
                 Some(Share { release, weight })
             })
             .collect();
         let mut hold: Vec<ReleaseRef> = spec.releases.clone();
         for kept in vetoes.active(spec) {
-            hold.retain(|release| release.digest != kept.veto.release.digest);
-            serving = leave(serving, &kept.veto.release.digest, kept.veto.base.as_ref());
+            hold.retain(|release| release.id() != kept.veto.release.id());
+            serving = leave(serving, &kept.veto.release.id(), kept.veto.base.as_ref());
         }
         let preview = spec
             .preview
-            .filter(|digest| hold.iter().any(|release| release.digest == *digest));
+            .filter(|digest| hold.iter().any(|release| release.id() == *digest));
         for share in &serving {
             push_unique(&mut hold, &share.release);
         }
@@ -68,14 +68,12 @@ fn trial_of(spec: &ModuleSpec, serving: &[Share], entry: &Entry) -> Option<Relea
 
 /// Gives a release's share to its base, or, without one, to the first other.
 pub(super) fn leave(mut serving: Vec<Share>, left: &Digest, base: Option<&ReleaseRef>) -> Vec<Share> {
-    let Some(place) = serving.iter().position(|share| share.release.digest == *left) else {
+    let Some(place) = serving.iter().position(|share| share.release.id() == *left) else {
         return serving;
     };
     let share = serving.remove(place);
     let heir = match base {
-        Some(base) => serving
-            .iter_mut()
-            .find(|other| other.release.digest == base.digest),
+        Some(base) => serving.iter_mut().find(|other| other.release.id() == base.id()),
         None => serving.first_mut(),
     };
     match (heir, base) {
@@ -93,7 +91,7 @@ pub(super) fn leave(mut serving: Vec<Share>, left: &Digest, base: Option<&Releas
 }
 
 pub(super) fn push_unique(releases: &mut Vec<ReleaseRef>, release: &ReleaseRef) {
-    if releases.iter().all(|known| known.digest != release.digest) {
+    if releases.iter().all(|known| known.digest != release.id()) {
         releases.push(release.clone());
     }
 }
@@ -125,7 +123,7 @@ pub(super) fn fault(spec: &NodeSpec) -> Option<String> {
         ));
     }
     spec.modules.iter().find_map(|(name, module)| {
-        let held = |digest: &Digest| module.releases.iter().any(|release| release.digest == *digest);
+        let held = |digest: &Digest| module.releases.iter().any(|release| release.id() == *digest);
         let sum: u32 = module.routes.iter().map(|&(_, weight)| u32::from(weight)).sum();
         let twice =
             |index: usize, digest: &Digest| module.routes[..index].iter().any(|(other, _)| other == digest);

@@ -251,7 +251,7 @@ impl Machine {
                     self.disk = ledger;
                     self.due.push((now, NodeInput::LedgerWritten { version }));
                 }
-                Action::Prepare { module, digest } => {
+                Action::Prepare { module, digest, .. } => {
                     let delay = self.faults.prepare.unwrap_or(Millis(800));
                     let result = Ok(());
                     self.due.push((
@@ -263,15 +263,20 @@ impl Machine {
                         },
                     ));
                 }
-                Action::Load { module, release } => {
+                Action::Load {
+                    module,
+                    release,
+                    values,
+                } => {
                     let result = self
                         .faults
                         .load
                         .get(&release.digest)
                         .map_or(Ok(()), |why| Err(why.clone()));
+                    assert!(values.is_some(), "a release is loaded whose values nobody knows");
                     let loaded = NodeInput::Loaded {
                         module,
-                        digest: release.digest,
+                        digest: release.id(),
                         result,
                     };
                     self.due.push((now + Millis(200), loaded));

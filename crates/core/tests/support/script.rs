@@ -254,6 +254,17 @@ impl Script {
                 version: version.parse().unwrap(),
                 by,
             },
+            ["set", module, "in", environment, values @ ..] => Command::SetValues {
+                module: module.parse().unwrap(),
+                environment: environment.parse().unwrap(),
+                values: values
+                    .iter()
+                    .filter_map(|pair| pair.split_once('='))
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect(),
+                expected: None,
+                by,
+            },
             ["drain", node, "within", time, why @ ..] => Command::Drain {
                 node: node.parse().unwrap(),
                 deadline: duration(time),

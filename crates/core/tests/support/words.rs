@@ -63,6 +63,13 @@ pub fn event(state: &State, event: &Event) -> Option<String> {
         Event::ReleaseUnyanked { module, version, by } => {
             format!("{module} {version} is offered again by {by}")
         }
+        Event::ValuesSet {
+            module,
+            environment,
+            number,
+            values,
+            by,
+        } => format!("{module} is given values {number} in {environment} by {by}: {values:?}"),
         Event::NodeLabelsSet { node, overrides, by } => {
             format!("labels of {node} are set by {by}: {overrides:?}")
         }
@@ -446,8 +453,11 @@ fn version(state: &State, module: &ModuleName, digest: &Digest) -> String {
         known
             .releases
             .iter()
-            .find(|(_, release)| release.digest == *digest)
-            .map(|(version, _)| version.to_string())
+            .find_map(|(version, release)| Some((version, release.digest.config_of(digest)?)))
+            .map(|(version, config)| match config {
+                0 => version.to_string(),
+                config => format!("{version}@{config}"),
+            })
     });
     found.unwrap_or_else(|| digest.short())
 }

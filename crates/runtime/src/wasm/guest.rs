@@ -127,7 +127,7 @@ impl WasiHttpHooks for Hooks {
             Ok(place) => Box::new(outbound::send(request, options, place)),
             Err(error) => {
                 if let Some(dropped) = release.log_lines.pass() {
-                    let (module, version) = (&release.manifest.name, &release.manifest.version);
+                    let (module, version) = (&release.manifest.name, &release.label);
                     let host = request.uri().authority().map_or("", |authority| authority.host());
                     tracing::warn!(%module, %version, dropped, host, ?error, "a request of a module was refused");
                 }

@@ -21,7 +21,7 @@ use super::config::WasmHostConfig;
 use super::guest::Guest;
 use super::instance::{Serving, WasmInstance};
 use crate::grants::Ungranted;
-use crate::kind::{Artifact, BoxFuture, Instance, PrepareError, Prepared, Runtime, StartError};
+use crate::kind::{Artifact, BoxFuture, Instance, Launch, PrepareError, Prepared, Runtime, StartError};
 
 /// How long a guest runs before it lets others: an epoch. Short, because a worker thread of tokio looks for new
 /// input only every 61 such turns while it is busy.
@@ -142,7 +142,7 @@ impl WasmHost {
         }
         check::check_format(&content)?;
         if self.shared.config.ungranted == Ungranted::Refuse {
-            let missing = self.shared.config.grants.missing(&manifest.capabilities);
+            let missing = self.shared.config.grants.missing_hosts(&manifest.capabilities);
             if !missing.is_empty() {
                 return Err(PrepareError::NotGranted(missing));
             }
@@ -322,11 +322,11 @@ impl Prepared for PreparedWasm {
         &self.manifest
     }
 
-    fn start(&self) -> BoxFuture<'_, Result<Arc<dyn Instance>, StartError>> {
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Arc<dyn Instance>, StartError>> {
         Box::pin(async move {
             let (host, compiled) = (Arc::clone(&self.host), Arc::clone(&self.compiled));
             let instance =
-                WasmInstance::start(host, compiled, self.digest, Arc::clone(&self.manifest)).await?;
+                WasmInstance::start(host, compiled, self.digest, Arc::clone(&self.manifest), launch).await?;
             Ok(Arc::new(instance) as Arc<dyn Instance>)
         })
     }

@@ -15,7 +15,7 @@ use super::pool::{Pool, Worker};
 use super::release::ReleaseState;
 use crate::body::Body;
 use crate::failure::Failure;
-use crate::kind::{BoxFuture, Closed, Instance, Readiness, ResponseFuture, StartError, Usage};
+use crate::kind::{BoxFuture, Closed, Instance, Launch, Readiness, ResponseFuture, StartError, Usage};
 
 /// How long a request that was cut may take to notice.
 const CUT_GRACE: Duration = Duration::from_secs(1);
@@ -40,9 +40,10 @@ impl WasmInstance {
         compiled: Arc<Compiled>,
         digest: Digest,
         manifest: Arc<Manifest>,
+        launch: Launch,
     ) -> Result<Self, StartError> {
         let time_max = host.config.start_time_max;
-        let release = Arc::new(ReleaseState::new(digest, manifest, &host.config));
+        let release = Arc::new(ReleaseState::new(digest, manifest, launch, &host.config)?);
         let serving = Arc::new(Serving {
             pool: Pool::new(Arc::clone(&release)),
             release,
@@ -137,10 +138,9 @@ impl Serving {
             self.release.trapped();
         }
         if let Some(dropped) = self.release.log_lines.pass() {
-            let manifest = &self.release.manifest;
             tracing::warn!(
-                module = %manifest.name,
-                version = %manifest.version,
+                module = %self.release.manifest.name,
+                version = self.release.label,
                 dropped,
                 "a request failed: {failure}"
             );
@@ -159,6 +159,10 @@ impl Serving {
 impl Instance for WasmInstance {
     fn digest(&self) -> Digest {
         self.serving.release.digest
+    }
+
+    fn label(&self) -> &str {
+        &self.serving.release.label
     }
 
     fn manifest(&self) -> &Manifest {

@@ -113,8 +113,7 @@ impl LogStream {
         let Some(dropped) = self.release.log_lines.pass() else {
             return;
         };
-        let manifest = &self.release.manifest;
-        let (module, version) = (&manifest.name, &manifest.version);
+        let (module, version) = (&self.release.manifest.name, &self.release.label);
         if dropped > 0 {
             tracing::warn!(target: "module", %module, %version, dropped, "lines of output were dropped");
         }

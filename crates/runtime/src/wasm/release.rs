@@ -13,7 +13,8 @@ use super::config::{GuestLimits, WasmHostConfig};
 use super::logs::LineLimit;
 use super::outbound::Outbound;
 use crate::failure::Failure;
-use crate::kind::Usage;
+use crate::grants::Ungranted;
+use crate::kind::{Launch, StartError, Usage};
 
 /// Longest wait for a place before a request is refused.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -23,12 +24,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The state of one loaded release on one node.
 pub(super) struct ReleaseState {
     pub(super) digest: Digest,
+    /// Its version, with its configuration.
+    pub(super) label: String,
     pub(super) manifest: Arc<Manifest>,
     pub(super) limits: GuestLimits,
     pub(super) log_lines: LineLimit,
     /// Requests that its guests may send.
     pub(super) outbound: Outbound,
-    /// Environment variables that its guests find.
+    /// Environment variables that its guests find: values of its environment, or granted by the node.
     pub(super) variables: Vec<(String, String)>,
     /// Ends calls that a drain's deadline has overtaken.
     pub(super) cut: CancellationToken,
@@ -47,10 +50,29 @@ pub(super) struct ReleaseState {
 }
 
 impl ReleaseState {
-    pub(super) fn new(digest: Digest, manifest: Arc<Manifest>, config: &WasmHostConfig) -> Self {
+    /// # Errors
+    /// The manifest asks for a variable that is given nowhere, where that matters.
+    pub(super) fn new(
+        digest: Digest,
+        manifest: Arc<Manifest>,
+        launch: Launch,
+        config: &WasmHostConfig,
+    ) -> Result<Self, StartError> {
         let limits = GuestLimits::from(&*manifest);
         let (asked, grants) = (&manifest.capabilities, &config.grants);
-        let granted = grants.missing(asked).is_empty();
+        let Launch {
+            config: number,
+            mut values,
+        } = launch;
+        let label = match number {
+            0 => manifest.version.to_string(),
+            number => format!("{}@{number}", manifest.version),
+        };
+        let missing = grants.missing_variables(asked, &values);
+        if !missing.is_empty() && config.ungranted == Ungranted::Refuse {
+            return Err(StartError::NotGiven(missing));
+        }
+        let granted = missing.is_empty() && grants.missing_hosts(asked).is_empty();
         // All of what it asks for, or nothing: half of it is what nobody has tried.
         let hosts = if granted {
             asked.outbound_hosts.clone()
@@ -59,10 +81,16 @@ impl ReleaseState {
         };
         let variables = asked.environment.iter().filter(|_| granted);
         let variables = variables
-            .filter_map(|name| Some((name.clone(), grants.variables.get(name)?.clone())))
+            .filter_map(|name| {
+                let value = values
+                    .remove(name)
+                    .or_else(|| grants.variables.get(name).cloned());
+                Some((name.clone(), value?))
+            })
             .collect();
-        Self {
-            digest,
+        Ok(Self {
+            digest: digest.under(number),
+            label,
             manifest,
             limits,
             log_lines: LineLimit::new(config.log_lines_per_second_max),
@@ -81,7 +109,7 @@ impl ReleaseState {
             traps: AtomicU64::new(0),
             overloads: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
-        }
+        })
     }
 
     /// A place for one request, now or after a short wait; `None` if the release is closed.

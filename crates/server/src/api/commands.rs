@@ -81,6 +81,9 @@ fn concerned(state: &State, command: &Command) -> (Option<ModuleName>, Option<En
         Command::Deploy(request) => (Some(request.module.clone()), Some(request.target.clone())),
         Command::Undeploy {
             module, environment, ..
+        }
+        | Command::SetValues {
+            module, environment, ..
         } => (Some(module.clone()), Some(environment.clone())),
         Command::MoveNode { environment, .. } => (None, Some(environment.clone())),
         Command::Decide { deployment, .. }

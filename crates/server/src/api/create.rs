@@ -269,7 +269,7 @@ impl<'a> Form<'a> {
     }
 
     /// A whole number that JSON's readers all keep exact.
-    fn number(&mut self, field: &str) -> Option<u64> {
+    pub(super) fn number(&mut self, field: &str) -> Option<u64> {
         match self.fields.get(field) {
             None | Some(Value::Null) => None,
             Some(value) => {

@@ -37,6 +37,7 @@ mod swagger;
 mod tokens;
 mod undeploy;
 mod users;
+mod values;
 mod versions;
 mod webhooks;
 
@@ -207,6 +208,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(versions::unhold))
         .routes(routes!(versions::yank))
         .routes(routes!(versions::unyank))
+        .routes(routes!(values::get, values::set))
         .routes(routes!(undeploy::undeploy))
         .routes(routes!(download::artifact))
         .routes(routes!(plan::plan))

@@ -39,6 +39,7 @@ fn by(event: &Event) -> Option<&String> {
         | Event::MinimumVersionSet { by, .. }
         | Event::ReleaseYanked { by, .. }
         | Event::ReleaseUnyanked { by, .. }
+        | Event::ValuesSet { by, .. }
         | Event::NodeLabelsSet { by, .. }
         | Event::NodeDrainRequested { by, .. }
         | Event::NodeUndrained { by, .. }
@@ -119,6 +120,19 @@ pub fn command_named(command: &Command) -> (&'static str, Option<DeploymentId>, 
             ..
         } => ("yank", None, format!("{module} {version}: {reason}")),
         Command::Unyank { module, version, .. } => ("unyank", None, format!("{module} {version}")),
+        Command::SetValues {
+            module,
+            environment,
+            values,
+            ..
+        } => {
+            let keys: Vec<&str> = values.keys().map(String::as_str).collect();
+            (
+                "setValues",
+                None,
+                format!("{module} in {environment}: {}", keys.join(", ")),
+            )
+        }
         Command::SetLabels { node, .. } => ("setLabels", None, node.to_string()),
         Command::Drain { node, reason, .. } => ("drainNode", None, format!("{node}: {reason}")),
         Command::Undrain { node, .. } => ("undrainNode", None, node.to_string()),

@@ -108,7 +108,7 @@ impl Bench {
             let package = self.package(request).await?;
             match request.kind {
                 StageKind::Build => build::build(self, &request.module, package).await,
-                StageKind::Test => smoke::test(self, package).await,
+                StageKind::Test => smoke::test(self, request, package).await,
                 StageKind::SecurityScan => scan::scan(self, request, &package).await,
                 StageKind::Approval | StageKind::Deploy(_) | StageKind::Validation => {
                     Err(format!("{} is no check", request.kind.name()))

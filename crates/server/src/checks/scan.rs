@@ -17,7 +17,11 @@ pub(super) async fn scan(bench: &Bench, request: &CheckRequest, package: &Packag
     }
     let (hold, way) = {
         let state = bench.world.state();
-        let hold = state.hold(&request.module, &package.digest).map(|hold| {
+        let there = request
+            .release
+            .under(state.values_in(&request.target, &request.module));
+        let hold = state.hold(&request.module, &package.digest);
+        let hold = hold.filter(|hold| hold.bars(&there)).map(|hold| {
             let word = if hold.revoked { "revoked" } else { "on hold" };
             format!("the release is {word}: {}", hold.reason)
         });
@@ -28,20 +32,24 @@ pub(super) async fn scan(bench: &Bench, request: &CheckRequest, package: &Packag
         let way = state.environments.iter().take(upto.map_or(0, |index| index + 1));
         (
             hold,
-            way.map(|environment| environment.name.clone())
-                .collect::<Vec<_>>(),
+            way.map(|environment| {
+                let here = state.env_module(&environment.name, &request.module);
+                let values = here.and_then(|here| here.values.current());
+                let given: Vec<String> = values.into_iter().flatten().map(|(key, _)| key.clone()).collect();
+                (environment.name.clone(), given)
+            })
+            .collect::<Vec<_>>(),
         )
     };
     faults.extend(hold);
     let signed = signature::verify(bench, package)
         .await
         .map_err(|fault| faults.push(fault));
-    for environment in &way {
-        faults.extend(refused(
-            &bench.grants.get(),
-            environment,
-            &package.manifest.capabilities,
-        ));
+    for (environment, given) in &way {
+        // What somebody gave the module there by name is granted by that.
+        let mut asked = package.manifest.capabilities.clone();
+        asked.environment.retain(|variable| !given.contains(variable));
+        faults.extend(refused(&bench.grants.get(), environment, &asked));
     }
     if faults.is_empty() {
         let asks = if package.manifest.capabilities.is_empty() {

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use hotswap_core::checks::CheckRequest;
 use hotswap_package::{Manifest, Package, SmokeCheck};
-use hotswap_runtime::{Body, Instance};
+use hotswap_runtime::{Body, Instance, Launch};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
@@ -16,14 +17,15 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The sandbox has served its checks when it is closed: nothing is left to drain.
 const CLOSE_DEADLINE: Duration = Duration::ZERO;
 
-pub(super) async fn test(bench: &Bench, package: Package) -> Result<String, String> {
+pub(super) async fn test(bench: &Bench, request: &CheckRequest, package: Package) -> Result<String, String> {
+    let launch = launch(bench, request);
     let prepared = bench
         .runtime
         .prepare(package.into())
         .await
         .map_err(|error| error.to_string())?;
     let instance = prepared
-        .start()
+        .start(launch)
         .await
         .map_err(|error| format!("it does not start: {error}"))?;
     let manifest = instance.manifest().clone();
@@ -42,6 +44,21 @@ pub(super) async fn test(bench: &Bench, package: Package) -> Result<String, Stri
             failures.join("; ")
         )),
     }
+}
+
+/// What the sandbox is given: the target's values, but no secrets, which only nodes have.
+fn launch(bench: &Bench, request: &CheckRequest) -> Launch {
+    let state = bench.world.state();
+    let here = state.env_module(&request.target, &request.module);
+    let values = here.and_then(|here| here.values.current()).cloned();
+    let mut launch = Launch {
+        config: 0,
+        values: values.unwrap_or_default(),
+    };
+    launch
+        .values
+        .retain(|_, value| !value.starts_with("env:") && !value.starts_with("file:"));
+    launch
 }
 
 async fn run(instance: &dyn Instance, manifest: &Manifest, check: &SmokeCheck) -> Result<(), String> {

@@ -161,6 +161,7 @@ fn deployment_of(state: &State, event: &Event) -> Option<DeploymentId> {
         | Event::ReleaseRevoked { .. }
         | Event::MinimumVersionSet { .. }
         | Event::ReleaseYanked { .. }
+        | Event::ValuesSet { .. }
         | Event::ReleaseUnyanked { .. }
         | Event::NodeLabelsSet { .. }
         | Event::NodeDrainRequested { .. }

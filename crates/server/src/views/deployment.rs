@@ -240,7 +240,7 @@ fn progress(rollout: &Rollout, obs: &Observations, now: Now) -> (u32, u32) {
                 .status
                 .routes
                 .iter()
-                .any(|(digest, _)| *digest == release.digest),
+                .any(|(digest, _)| *digest == release.id()),
             None => seen.status.routes.is_empty(),
         }
     };

@@ -282,6 +282,10 @@ pub fn version_of(state: &State, module: &ModuleName, digest: &Digest) -> String
         .flatten();
     let found = releases
         .into_iter()
-        .find(|(_, release)| release.digest == *digest);
-    found.map_or_else(|| digest.short(), |(version, _)| version.to_string())
+        .find_map(|(version, release)| Some((version, release.digest.config_of(digest)?)));
+    match found {
+        None => digest.short(),
+        Some((version, 0)) => version.to_string(),
+        Some((version, config)) => format!("{version}@{config}"),
+    }
 }

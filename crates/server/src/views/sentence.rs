@@ -129,6 +129,21 @@ fn of_fleet(event: &Event) -> Option<String> {
             by,
         } => format!("{by} withdrew {module} {version}: {reason}"),
         Event::ReleaseUnyanked { module, version, by } => format!("{by} offers {module} {version} again"),
+        Event::ValuesSet {
+            module,
+            environment,
+            number,
+            values,
+            by,
+        } => {
+            let keys: Vec<&str> = values.keys().map(String::as_str).collect();
+            let keys = if keys.is_empty() {
+                "none".to_owned()
+            } else {
+                keys.join(", ")
+            };
+            format!("{by} set values {number} of {module} in {environment}: {keys}")
+        }
         Event::NodeRegistered {
             node, environment, ..
         } => format!("{node} joined {environment}"),

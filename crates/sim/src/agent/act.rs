@@ -1,6 +1,6 @@
 //! What a node is asked to do, and the ground truth of what it does.
 
-use hotswap_core::ids::{Digest, ModuleName};
+use hotswap_core::ids::{Digest, ModuleName, ReleaseRef};
 use hotswap_core::invariants::{Check, NodeTruth, node};
 use hotswap_core::reconcile::{Action, NodeInput};
 use hotswap_core::report::SmokeOutcome;
@@ -43,7 +43,7 @@ impl Agent {
                 // The bytes are under way; the sync's end makes them the disk's.
                 self.writing = Some(ledger);
             }
-            Action::Prepare { module, digest } => {
+            Action::Prepare { module, digest, .. } => {
                 let known = self.cache.contains(&digest);
                 let delay = if known {
                     1
@@ -59,7 +59,11 @@ impl Agent {
                     }),
                 ));
             }
-            Action::Load { module, release } => self.load(module, release.digest, around),
+            Action::Load {
+                module,
+                release,
+                values,
+            } => self.load(module, &release, values.is_some(), around),
             Action::Route { module, routes } => {
                 let live = self.live.entry(module.clone()).or_default();
                 for &(digest, _) in &routes {
@@ -111,9 +115,13 @@ impl Agent {
         None
     }
 
-    fn load(&self, module: ModuleName, digest: Digest, around: &mut Around<'_>) {
+    fn load(&self, module: ModuleName, release: &ReleaseRef, has_values: bool, around: &mut Around<'_>) {
+        let digest = release.id();
         let mut delay = around.machines.range(1, around.plan.load_ms) * self.slow;
         let mut result = Ok(());
+        if !has_values {
+            result = Err("nobody knows its values".to_owned());
+        }
         match around.behaviour(&digest) {
             Behaviour::LoadFails { one_in } if around.wild && around.hit(&digest, one_in) => {
                 result = Err("an import is missing".to_owned());
@@ -179,8 +187,8 @@ fn told(action: &Action) -> String {
     let n = |digest: &Digest| digest.0[1];
     match action {
         Action::WriteLedger(ledger) => format!("writes its ledger {}", ledger.version),
-        Action::Prepare { module, digest } => format!("prepares {module} {}", n(digest)),
-        Action::Load { module, release } => format!("loads {module} {}", n(&release.digest)),
+        Action::Prepare { module, digest, .. } => format!("prepares {module} {}", n(digest)),
+        Action::Load { module, release, .. } => format!("loads {module} {release}"),
         Action::Route { module, routes } => {
             let routes: Vec<String> = routes
                 .iter()

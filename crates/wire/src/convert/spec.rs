@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hotswap_core::ids::{ModuleName, RolloutId};
 use hotswap_core::spec::{MODULES_PER_NODE_MAX, ModuleSpec, NodeSpec, Observe};
 use hotswap_core::time::Millis;
+use hotswap_core::values::{Values, faults};
 
 use super::RELEASES_MAX;
 use super::parts::{
@@ -69,6 +70,7 @@ fn module_out(name: &ModuleName, module: &ModuleSpec) -> pb::ModuleSpec {
         rollout: module.rollout.0,
         trial: module.trial,
         releases: module.releases.iter().map(release_out).collect(),
+        values: module.values.iter().map(values_out).collect(),
         prefetch: module.prefetch.iter().map(digest_out).collect(),
         routes: routes_out(&module.routes),
         preview: module.preview.as_ref().map(digest_out),
@@ -83,6 +85,9 @@ fn module_spec_in(module: pb::ModuleSpec) -> Result<(ModuleName, ModuleSpec), Ma
         rollout: RolloutId(module.rollout),
         trial: module.trial,
         releases: list_in("releases", module.releases, RELEASES_MAX, release_in)?,
+        values: list_in("values", module.values, RELEASES_MAX, values_in)?
+            .into_iter()
+            .collect(),
         prefetch: list_in("prefetch", module.prefetch, RELEASES_MAX, |digest: Vec<u8>| {
             digest_in(&digest)
         })?,
@@ -92,7 +97,7 @@ fn module_spec_in(module: pb::ModuleSpec) -> Result<(ModuleName, ModuleSpec), Ma
         smoke: optional("smoke", module.smoke.as_ref(), smoke_run_in)?,
         observe: optional("observe", module.observe, observe_in)?,
     };
-    let held = |digest| spec.releases.iter().any(|release| release.digest == digest);
+    let held = |digest| spec.releases.iter().any(|release| release.id() == digest);
     if let Some((digest, _)) = spec.routes.iter().find(|(digest, _)| !held(*digest)) {
         return Err(Fault::Invalid(format!("{digest} is not among the releases")).at("routes"));
     }
@@ -100,6 +105,24 @@ fn module_spec_in(module: pb::ModuleSpec) -> Result<(ModuleName, ModuleSpec), Ma
         return Err(Fault::Invalid(format!("{digest} is not among the releases")).at("preview"));
     }
     Ok((module_in(&module.name).at("name")?, spec))
+}
+
+fn values_out((number, values): (&u64, &Values)) -> pb::Values {
+    pb::Values {
+        number: *number,
+        values: values
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    }
+}
+
+fn values_in(values: pb::Values) -> Result<(u64, Values), Fault> {
+    let given: Values = values.values.into_iter().collect();
+    match faults(&given).into_iter().next() {
+        Some(fault) => Err(Fault::Invalid(fault)),
+        None => Ok((values.number, given)),
+    }
 }
 
 fn observe_out(observe: &Observe) -> pb::Observe {

@@ -220,19 +220,21 @@ prop_compose! {
     fn module_spec()(
         (rollout, trial, settle) in any::<(u64, bool, u64)>(),
         releases in vec(release(), 0..4),
+        values in btree_map(1..9_u64, btree_map("[A-Z_][A-Z0-9_]{0,8}", "[a-z:]{0,9}", 0..3), 0..3),
         prefetch in btree_set(digest(), 0..3),
         split in 0..=100_u8,
         preview: bool,
         smoke in of(smoke_run()),
         observe in of((any::<(u64, u32, u32)>(), digest(), of(digest()), 1..u64::MAX)),
     ) -> ModuleSpec {
-        let digests: Vec<_> = releases.iter().map(|release| release.digest).collect();
+        let digests: Vec<_> = releases.iter().map(ReleaseRef::id).collect();
         ModuleSpec {
             rollout: RolloutId(rollout),
             trial,
             routes: routes(&digests, split),
             preview: digests.first().copied().filter(|_| preview),
             releases,
+            values,
             prefetch: prefetch.into_iter().collect(),
             settle: Millis(settle),
             smoke,
@@ -493,6 +495,14 @@ fn a_malformed_spec_names_the_field() {
     assert_eq!(
         refusal(|s| s.modules[0].routes[0].weight = 50),
         "malformed message: modules[0].routes: weights sum to 50, not 100"
+    );
+    assert_eq!(
+        refusal(|s| {
+            let values = HashMap::from([("no name".to_owned(), String::new())]);
+            s.modules[0].values.push(pb::Values { number: 1, values });
+        }),
+        "malformed message: modules[0].values[0]: values: the key \"no name\" should be a variable's name, such as \
+         LOG_LEVEL, of at most 128 characters"
     );
     assert_eq!(
         refusal(|s| s.modules[0].routes[0].weight = 300),

@@ -10,6 +10,7 @@ use crate::ids::{Digest, FleetId, ModuleName, NodeId, ReleaseRef, RolloutId};
 use crate::report::ReleaseStatus;
 use crate::spec::{Generation, ModuleSpec, NodeSpec, SmokeRun};
 use crate::time::{CoreTime, Millis};
+use crate::values::Values;
 
 pub(super) const SETTLE: Millis = Millis(1_000);
 
@@ -35,6 +36,7 @@ pub(super) fn at_rest(rollout: u64, releases: &[u8]) -> ModuleSpec {
         rollout: RolloutId(rollout),
         trial: false,
         releases: releases.iter().map(|&n| release(n)).collect(),
+        values: BTreeMap::new(),
         prefetch: Vec::new(),
         routes: releases.first().map(|&n| (digest(n), 100)).into_iter().collect(),
         preview: None,
@@ -80,6 +82,8 @@ pub(super) struct Rig {
     pub(super) preview: Option<Digest>,
     pub(super) smoke: Vec<SmokeRun>,
     pub(super) alarms: Vec<Alarm>,
+    /// What each loaded release was given.
+    pub(super) values: Vec<Option<Values>>,
     /// What was carried out, for people and stories.
     pub(super) done: Vec<String>,
 }
@@ -108,6 +112,7 @@ impl Rig {
             preview: None,
             smoke: Vec::new(),
             alarms: Vec::new(),
+            values: Vec::new(),
             done: Vec::new(),
         };
         rig.carry_out(actions);
@@ -140,10 +145,11 @@ impl Rig {
                     assert!(self.preparing.insert(digest), "one preparation at a time");
                     self.done.push(format!("prepare {}", digest.0[0]));
                 }
-                Action::Load { release, .. } => {
-                    assert!(!self.loaded.contains(&release.digest), "loaded twice");
-                    assert!(self.loading.insert(release.digest), "one load at a time");
-                    self.done.push(format!("load {}", release.digest.0[0]));
+                Action::Load { release, values, .. } => {
+                    self.values.push(values);
+                    assert!(!self.loaded.contains(&release.id()), "loaded twice");
+                    assert!(self.loading.insert(release.id()), "one load at a time");
+                    self.done.push(format!("load {}", release.id().0[0]));
                 }
                 Action::Route { routes, .. } => self.route(routes),
                 Action::Preview { digest, .. } => {
@@ -190,13 +196,13 @@ impl Rig {
             let committed = durable
                 .committed
                 .as_ref()
-                .is_some_and(|release| release.digest == *digest);
+                .is_some_and(|release| release.id() == *digest);
             let base =
                 self.base().contains(digest) || durable.routes().iter().any(|(other, _)| other == digest);
             let on_trial = durable
                 .trial
                 .as_ref()
-                .is_some_and(|trial| trial.release.digest == *digest);
+                .is_some_and(|trial| trial.release.id() == *digest);
             assert!(
                 served_before || committed || base || on_trial,
                 "{digest:?} gets requests, but the disk doesn't say that it is on trial: {durable:?}"
@@ -220,7 +226,7 @@ impl Rig {
         let spec = ledger.spec.as_ref().and_then(|spec| spec.modules.get(&module()));
         let standby = spec.into_iter().flat_map(|spec| spec.releases.iter().skip(1));
         let vetoes = ledger.vetoes.iter().filter_map(|kept| kept.veto.base.as_ref());
-        standby.chain(vetoes).map(|release| release.digest).collect()
+        standby.chain(vetoes).map(|release| release.id()).collect()
     }
 
     pub(super) fn finish_write(&mut self) {

@@ -29,6 +29,7 @@ fn module_spec() -> impl Strategy<Value = Option<ModuleSpec>> {
             let mut releases = vec![serving];
             releases.extend(standby.filter(|&standby| standby != serving));
             ModuleSpec {
+                values: std::collections::BTreeMap::new(),
                 prefetch: prefetch.map(digest).into_iter().collect(),
                 ..at_rest(0, &releases)
             }

@@ -370,3 +370,40 @@ fn a_retry_that_waits_for_the_disk_is_no_timer_that_is_due_for_ever() {
     rig.run();
     assert_eq!(rig.serves(), [(2, 100)]);
 }
+
+#[test]
+fn one_package_under_two_configurations_is_two_releases_and_a_boot_knows_the_values() {
+    let (former, next) = (release(1).under(1), release(1).under(2));
+    let values = |numbers: &[u64]| {
+        let one = |number: &u64| {
+            let value = [("LEVEL".to_owned(), number.to_string())];
+            (*number, value.into_iter().collect())
+        };
+        numbers.iter().map(one).collect()
+    };
+    let spec = |rollout, releases: &[&ReleaseRef], numbers: &[u64]| ModuleSpec {
+        releases: releases.iter().map(|release| (*release).clone()).collect(),
+        routes: vec![(releases[0].id(), 100)],
+        values: values(numbers),
+        ..at_rest(rollout, &[])
+    };
+    let mut rig = Rig::new();
+    rig.spec(1, spec(1, &[&former], &[1]));
+    rig.run();
+    assert!(rig.loaded.contains(&former.id()));
+    rig.spec(2, spec(2, &[&next, &former], &[1, 2]));
+    rig.run();
+    assert!(
+        rig.loaded.contains(&former.id()) && rig.loaded.contains(&next.id()),
+        "both are loaded"
+    );
+    assert_eq!(rig.machine.statuses()[&module()].routes, [(next.id(), 100)]);
+    let entry = rig.entry();
+    assert_eq!(
+        entry.values.keys().copied().collect::<Vec<_>>(),
+        [2],
+        "only what is served is kept"
+    );
+    assert_eq!(entry.values[&2]["LEVEL"], "2");
+    assert_eq!(rig.values.last(), Some(&Some(entry.values[&2].clone())));
+}
