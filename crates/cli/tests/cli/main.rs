@@ -1,5 +1,6 @@
 //! The real binary, from outside: what it writes, and how it exits.
 
+mod console;
 mod faults;
 mod fleet;
 mod operation;

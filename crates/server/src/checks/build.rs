@@ -28,10 +28,15 @@ pub(super) async fn build(bench: &Bench, module: &ModuleName, package: Package) 
         .map_err(|error| error.to_string())?;
     let manifest = prepared.manifest();
     Ok(format!(
-        "compiled {bytes} bytes in {} ms; {} routes, {} smoke checks, {} of memory at most",
+        "compiled {bytes} bytes in {} ms; {}, {}, {} of memory at most",
         started.elapsed().as_millis(),
-        manifest.routes.len(),
-        manifest.smoke.len(),
+        counted(manifest.routes.len(), "route"),
+        counted(manifest.smoke.len(), "smoke check"),
         manifest.limits.memory
     ))
+}
+
+fn counted(number: usize, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{s}")
 }

@@ -11,7 +11,7 @@ const LOG_MAX = 30;
 const LOOK_MS = 2000;
 
 const state = { clusters: [], nodes: [], deployments: [], modules: [], selected: null, detail: null, analysis: null, log: [], filter: "",
-  connected: false, health: null, user: null };
+  connected: false, health: null, user: null, entered: false };
 
 let drawing = false;
 function draw() {
@@ -20,7 +20,7 @@ function draw() {
   requestAnimationFrame(() => {
     drawing = false;
     patch(document.getElementById("top"), views.top(state, act));
-    patch(document.getElementById("main"), [
+    patch(document.getElementById("main"), !state.entered ? [] : [
       views.environments(state),
       h("div", { class: "split", key: "split" }, views.deployments(state, act), views.detail(state, act)),
       views.modules(state, act),
@@ -174,10 +174,13 @@ let entering = null;
 function enter() {
   entering ??= new Promise((entered) => {
     token.clear();
+    state.entered = false;
+    draw();
     login((answer) => {
       token.set(answer.token);
       state.user = answer.user.username;
       entering = null;
+      state.entered = true;
       entered();
     });
   });
@@ -195,6 +198,12 @@ async function begin() {
     } catch {
       await new Promise((wake) => setTimeout(wake, LOOK_MS));
     }
+  }
+  state.entered = true;
+  try {
+    state.user ??= (await get("/authentication/me")).username;
+  } catch {
+    // Only the button that logs out goes without a name.
   }
   listen(heard, (connected) => {
     state.connected = connected;

@@ -1,8 +1,11 @@
 // A small view layer: trees of plain objects, patched onto the page so that focus, scrolling and what is being typed stay.
 
+/** What is shown of a list: lists in it are opened; `null` and `false` show nothing. */
+const present = (children) => children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false);
+
 /** A node of a tree: tag, attributes (functions are listeners), children. */
 export function h(tag, props, ...children) {
-  return { tag, props: props ?? {}, children: children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false) };
+  return { tag, props: props ?? {}, children: present(children) };
 }
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -53,7 +56,7 @@ export function patch(parent, children, svg = false) {
     if (key !== undefined) keyed.set(key, child);
   }
   let at = parent.firstChild;
-  for (const node of children) {
+  for (const node of present(children)) {
     const key = keyOf(node);
     let dom = key !== undefined ? keyed.get(key) : at;
     const text = typeof node !== "object";

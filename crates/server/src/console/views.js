@@ -35,6 +35,8 @@ export function ago(time) {
 const number = (value) => value.toLocaleString("en");
 
 export function top(state, act) {
+  // Nothing is known, and nothing can be done, before somebody has logged in.
+  if (!state.entered) return [h("h1", {}, "Hotswap"), null];
   const sign = state.connected ? h("span", { class: "is-good" }, "● live") : h("span", { class: "is-warn" }, "○ reconnecting");
   return [
     h("h1", {}, "Hotswap"),
@@ -97,7 +99,7 @@ export function deployments(state, act) {
     h("td", {}, h("button", { class: "link", onclick: () => act.select(d.executionId),
       "aria-pressed": String(d.executionId === state.selected) }, `${d.moduleName} ${d.version || "unload"}`)),
     h("td", {}, d.targetEnvironment), h("td", {}, status(d.status)),
-    h("td", { class: "soft" }, ago(d.startTime)), h("td", { class: "num" }, duration(d.duration)));
+    h("td", { class: "soft once" }, ago(d.startTime)), h("td", { class: "num" }, duration(d.duration)));
   return h("section", { "aria-labelledby": "h-dep", key: "dep" }, h("h2", { id: "h-dep" }, "Deployments"),
     state.deployments.length
       ? h("div", { class: "scroll" }, h("table", {},
@@ -178,14 +180,14 @@ export function modules(state, act) {
     const barred = release.yankReason ? `withdrawn: ${release.yankReason}` : release.holdReason ? `on hold: ${release.holdReason}` : "";
     return h("tr", { key: `${module.moduleName} ${release.version}` },
       h("td", {}, module.moduleName), h("td", {}, release.version), h("td", {}, release.kind),
-      h("td", { class: "soft" }, ago(release.pushedAt)),
+      h("td", { class: "soft once" }, ago(release.pushedAt)),
       h("td", { class: "message" }, stable.join(", "), barred ? h("span", { class: "is-warn" }, stable.length ? "; " : "", barred) : null),
-      h("td", { class: "row" },
+      h("td", {}, h("div", { class: "row" },
         h("button", { onclick: () => act.deploy(null, module.moduleName, release.version), "aria-label": `Deploy ${module.moduleName} ${release.version}` }, "Deploy…"),
         h("button", { onclick: () => act.release(release.holdReason ? "unhold" : "hold", module.moduleName, release.version),
           "aria-label": `${release.holdReason ? "Lift the hold of" : "Hold"} ${module.moduleName} ${release.version}` }, release.holdReason ? "Lift hold…" : "Hold…"),
         h("button", { onclick: () => act.release(release.yankReason ? "unyank" : "yank", module.moduleName, release.version),
-          "aria-label": `${release.yankReason ? "Offer again" : "Withdraw"} ${module.moduleName} ${release.version}` }, release.yankReason ? "Offer again…" : "Withdraw…")));
+          "aria-label": `${release.yankReason ? "Offer again" : "Withdraw"} ${module.moduleName} ${release.version}` }, release.yankReason ? "Offer again…" : "Withdraw…"))));
   };
   return h("section", { "aria-labelledby": "h-mod", key: "mod" }, h("h2", { id: "h-mod" }, "Modules"),
     state.modules.length ? h("div", { class: "scroll" }, h("table", {},
@@ -203,7 +205,7 @@ export function nodes(state, act) {
     ...node.modules.map((m) => m.exception ?? "")].filter(Boolean).join("; ");
   const row = (node) => h("tr", { key: node.nodeId },
     h("td", {}, node.nodeId), h("td", {}, node.environment), h("td", {}, status(node.status, true)),
-    h("td", { class: "soft" }, node.lastHeartbeat ? ago(node.lastHeartbeat) : "never"),
+    h("td", { class: "soft once" }, node.lastHeartbeat ? ago(node.lastHeartbeat) : "never"),
     h("td", { class: "message" }, runs(node), notes(node) ? h("div", { class: "is-warn small" }, notes(node)) : null),
     h("td", {}, h("button", { onclick: () => act.node(node.drain ? "undrain" : "drain", node), "aria-label": `${node.drain ? "Undrain" : "Drain"} ${node.nodeId}` },
       node.drain ? "Undrain…" : "Drain…")));

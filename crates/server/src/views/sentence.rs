@@ -184,6 +184,9 @@ fn of_rollout(event: &Event) -> Option<String> {
                 .map_or_else(|| "nothing".to_owned(), ToString::to_string);
             format!("{way} began: from {base} to {candidate} on {nodes} nodes in {steps} steps")
         }
+        Event::StepStarted { step, joins, .. } if joins.is_empty() => {
+            format!("step {} began with the nodes that are there", step + 1)
+        }
         Event::StepStarted { step, joins, .. } => {
             format!(
                 "step {} began: {} joined ({})",
