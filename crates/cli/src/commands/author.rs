@@ -17,6 +17,16 @@ use crate::problem::Problem;
 /// A file of a new module: where, and what is in it. `{{NAME}}` stands for the module's name.
 type File = (&'static str, &'static str);
 
+/// Where `hotswap trust init` puts what signs.
+const TRUST_DIR: &str = "hotswap-trust";
+/// A server and a node on this machine; the two in the middle run until they are stopped.
+const SET_UP: [&str; 4] = [
+    "hotswap trust init",
+    "hotswap server --trust hotswap-trust/trust.toml     # tells the first password",
+    "hotswap agent --node dev-1 --environment Development --trust hotswap-trust/trust.toml",
+    "hotswap login admin",
+];
+
 /// What a language needs.
 struct Template {
     files: &'static [File],
@@ -24,6 +34,8 @@ struct Template {
     wit: bool,
     memory: &'static str,
     time: &'static str,
+    /// The files that a version is in.
+    versions: &'static str,
     /// From the folder to a package, in order.
     commands: &'static [&'static str],
 }
@@ -55,6 +67,7 @@ const RUST: Template = Template {
     wit: false,
     memory: "16MiB",
     time: "1s",
+    versions: "module.toml and Cargo.toml",
     commands: &["cargo test", "sh build.sh"],
 };
 const JS: Template = Template {
@@ -72,6 +85,7 @@ const JS: Template = Template {
     wit: true,
     memory: "128MiB",
     time: "10s",
+    versions: "module.toml and answer.js",
     commands: &["npm install", "npm test", "npm run build"],
 };
 const PYTHON: Template = Template {
@@ -91,6 +105,7 @@ const PYTHON: Template = Template {
     wit: true,
     memory: "128MiB",
     time: "10s",
+    versions: "module.toml and answer.py",
     commands: &[
         "python3 -m venv .venv",
         ".venv/bin/pip install -r requirements.txt",
@@ -131,17 +146,31 @@ pub(super) fn init(lang: Lang, name: &str, output: &Output) -> anyhow::Result<Ex
     }
     let mut commands = vec![format!("cd {name}")];
     commands.extend(template.commands.iter().map(|command| fill(command)));
-    commands.push("hotswap module push .".to_owned());
+    commands.push(format!("hotswap module push . --signer ../{TRUST_DIR}"));
+    commands.push(format!("hotswap plan {name} 0.1.0 --to Development"));
     commands.push(format!("hotswap deploy {name} 0.1.0 --to Development --watch"));
+    let take_away = format!("hotswap undeploy {name} --from Development --watch");
     if output.is_json() {
         let files: Vec<&str> = files.map(|(path, _)| *path).collect();
-        output.json(&json!({ "module": name.as_str(), "files": files, "commands": commands }))?;
+        output.json(&json!({
+            "module": name.as_str(), "files": files, "setUp": SET_UP, "commands": commands, "takeAway": take_away,
+        }))?;
         return Ok(Exit::Done);
     }
-    output.line(format!("{name} is begun. From here to a node:"))?;
-    for command in commands {
+    output.line(format!("{name} is begun. Where there is no server yet, once:"))?;
+    for command in SET_UP {
         output.line(format!("  {command}"))?;
     }
+    output.line("From here to a node:")?;
+    for command in &commands {
+        output.line(format!("  {command}"))?;
+    }
+    output.line(format!(
+        "It answers at http://127.0.0.1:8080/{name}. After a change, with another version in {}: build, push, deploy.",
+        template.versions
+    ))?;
+    output.line("To take it away:")?;
+    output.line(format!("  {take_away}"))?;
     Ok(Exit::Done)
 }
 

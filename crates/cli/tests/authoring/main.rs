@@ -25,29 +25,50 @@ fn there_is(program: &str) -> bool {
         .is_ok_and(|ran| ran.status.success())
 }
 
-/// Runs a printed command in a folder; `hotswap` is the one under test.
-fn carry_out(line: &str, folder: &Path) {
-    let bin = Path::new(env!("CARGO_BIN_EXE_hotswap"))
-        .parent()
-        .expect("the binary lies in a folder")
-        .display()
-        .to_string();
-    let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
-    let ran = Command::new("sh")
-        .args(["-c", line])
-        .current_dir(folder)
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    assert!(
-        ran.status.success(),
-        "{line}: {}{}",
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr)
-    );
+/// Carries printed commands out, as somebody at a terminal would, and writes down what came of them.
+struct Desk<'a> {
+    server: &'a Server,
+    folder: std::path::PathBuf,
+    transcript: String,
 }
 
-/// Begins a module, does what is printed up to the push, deploys it, then changes and swaps it under load.
+impl Desk<'_> {
+    fn carry_out(&mut self, line: &str) {
+        let bin = Path::new(env!("CARGO_BIN_EXE_hotswap"))
+            .parent()
+            .expect("the binary lies in a folder")
+            .display()
+            .to_string();
+        let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
+        let begun = std::time::Instant::now();
+        let ran = Command::new("sh")
+            .args(["-c", line])
+            .current_dir(&self.folder)
+            .env("PATH", path)
+            .env("HOTSWAP_SERVER", &self.server.process.url)
+            .env("HOTSWAP_CONFIG_DIR", self.server.config_dir())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&ran.stdout);
+        let last: Vec<&str> = told.lines().rev().take(LINES_KEPT).collect();
+        self.transcript += &format!("$ {line}    ({:.1} s)\n", begun.elapsed().as_secs_f64());
+        for line in last.into_iter().rev() {
+            self.transcript += &format!("  {line}\n");
+        }
+        assert!(
+            ran.status.success(),
+            "{}{}",
+            self.transcript,
+            String::from_utf8_lossy(&ran.stderr)
+        );
+    }
+}
+
+/// Lines of each command's output that the transcript keeps.
+const LINES_KEPT: usize = 12;
+
+/// Begins a module and does what is printed, no step more: builds, tests, pushes, plans and deploys it; changes it and
+/// swaps it under load; takes it away.
 fn author(lang: &str, needs: &[&str], change: impl FnOnce(&Path)) {
     if let Some(lacking) = needs.iter().find(|program| !there_is(program)) {
         println!("left out: {lacking} is not here, so no module in {lang} was built");
@@ -56,6 +77,8 @@ fn author(lang: &str, needs: &[&str], change: impl FnOnce(&Path)) {
     let server = Server::start(&[]);
     let agent = server.agent("node-1", "Development");
     server.eventually(&["nodes"], "node-1");
+    // Where the printed `hotswap trust init` puts it.
+    std::os::unix::fs::symlink("trust", server.dir.path().join("hotswap-trust")).unwrap();
     let name = format!("hello-{lang}");
     let init = hotswap()
         .args(["module", "init", "--lang", lang, &name, "-o", "json"])
@@ -69,44 +92,41 @@ fn author(lang: &str, needs: &[&str], change: impl FnOnce(&Path)) {
         .iter()
         .map(|line| line.as_str().unwrap())
         .collect();
+    assert_eq!(commands[0], format!("cd {name}"));
     let folder = server.dir.path().join(&name);
-    let builds: Vec<&str> = commands
-        .iter()
-        .copied()
-        .filter(|line| !line.starts_with("cd ") && !line.starts_with("hotswap"))
-        .collect();
-    for line in &builds {
-        carry_out(line, &folder);
-    }
-    let deploy = |version: &str| {
-        server.run(&["module", "push", folder.to_str().unwrap()]).exits(0);
-        server
-            .run(&[
-                "deploy",
-                &name,
-                version,
-                "--to",
-                "Development",
-                "--email",
-                "a@b.example",
-                "--watch",
-            ])
-            .exits(0);
+    let mut desk = Desk {
+        server: &server,
+        folder: folder.clone(),
+        transcript: format!("$ hotswap module init --lang {lang} {name}\n$ cd {name}\n"),
     };
-    deploy("0.1.0");
+    for line in &commands[1..] {
+        desk.carry_out(line);
+    }
     let customers = Customers::start_at(&agent.url, &format!("/{name}"), &[Habit::Keeps, Habit::Anew]);
-    customers.go_on(50);
+    customers.go_on(200);
 
     let manifest = folder.join("module.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, text.replace("0.1.0", "0.2.0")).unwrap();
     change(&folder);
-    carry_out(builds.last().expect("there is a command that builds"), &folder);
-    deploy("0.2.0");
-    customers.go_on(50);
+    let from = commands
+        .iter()
+        .position(|line| line.starts_with("hotswap"))
+        .expect("there is a command that pushes");
+    for line in &commands[from - 1..] {
+        desk.carry_out(&line.replace("0.1.0", "0.2.0"));
+    }
+    customers.go_on(200);
     let (answered, failures) = customers.stop();
     assert!(failures.is_empty(), "of {answered} requests failed: {failures:?}");
-    println!("{lang}: built, deployed and swapped; {answered} requests, none failed");
+    desk.carry_out(init["takeAway"].as_str().unwrap());
+    let size = std::fs::metadata(folder.join(format!("{name}.wasm")))
+        .unwrap()
+        .len();
+    println!("{}", desk.transcript);
+    println!(
+        "{lang}: {size} bytes; built, deployed, swapped and taken away; {answered} requests, none failed"
+    );
 }
 
 fn replace(path: &Path, from: &str, to: &str) {
