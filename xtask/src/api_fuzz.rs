@@ -1,6 +1,7 @@
 //! Schemathesis against a running server: requests made of the API's own document.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -9,6 +10,11 @@ use crate::run::{self, cargo, root};
 
 /// Where schemathesis is, if not in PATH.
 const VARIABLE: &str = "SCHEMATHESIS";
+
+/// What is installed where it isn't there: the version whose options are these.
+const PACKAGE: &str = "schemathesis>=4.32,<5";
+/// The admin's password, of a server that lives as long as this.
+const PASSWORD: &str = "correct horse battery";
 
 /// Options of `cargo xtask api-fuzz`.
 #[derive(clap::Args)]
@@ -35,17 +41,17 @@ impl Drop for Server {
     }
 }
 
-/// Runs it, or says that it is left out.
+/// Runs it. What isn't installed is installed beside the build.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let program = std::env::var(VARIABLE).unwrap_or_else(|_| "schemathesis".to_owned());
-    if !run::there_is(&program, &["--version"]) {
-        println!(
-            "left out: schemathesis is not installed (pip install schemathesis), so the API is not fuzzed; \
-             {VARIABLE}=PROGRAM says where it is"
-        );
-        return Ok(());
-    }
-    run::run(cargo().args(["build", "--release", "--locked", "--package", "hotswap"]))?;
+    let program = program()?;
+    run::run(cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--bin",
+        "hotswap",
+    ]))?;
     let dir = std::env::temp_dir().join(format!("hotswap-api-fuzz-{}", std::process::id()));
     let fuzzed = fuzz(&program, args, &dir);
     // What is left of it is only a temporary folder.
@@ -53,22 +59,51 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fuzzed
 }
 
-fn fuzz(program: &str, args: &Args, dir: &std::path::Path) -> Result<()> {
+/// The one that the variable or PATH names, else one of its own under `target`.
+fn program() -> Result<String> {
+    let named = std::env::var(VARIABLE).unwrap_or_else(|_| "schemathesis".to_owned());
+    if run::there_is(&named, &["--version"]) {
+        return Ok(named);
+    }
+    let venv = root().join("target/fuzz-venv");
+    let own = venv.join("bin/schemathesis").display().to_string();
+    if !run::there_is(&own, &["--version"]) {
+        run::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        run::run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", PACKAGE]))?;
+    }
+    Ok(own)
+}
+
+fn fuzz(program: &str, args: &Args, dir: &Path) -> Result<()> {
     let binary = root().join("target/release/hotswap");
+    std::fs::create_dir_all(dir)?;
     let server = start(&binary, dir)?;
+    let admin = Admin {
+        binary: &binary,
+        url: &server.url,
+        dir,
+    };
+    let password = dir.join("password");
+    std::fs::write(&password, PASSWORD)?;
+    admin.run(&[
+        "login",
+        "admin",
+        "--password-file",
+        &password.display().to_string(),
+    ])?;
     for version in ["2.0.0", "2.1.0"] {
         let module = root().join("modules/payment-processor").join(version);
-        run::run(
-            Command::new(&binary)
-                .args(["--server", &server.url, "module", "push"])
-                .arg(module),
-        )?;
+        admin.run(&["module", "push", &module.display().to_string()])?;
     }
+    // A token, since its owner's logins may be ended by what is drawn.
+    let token = admin.run(&["token", "create", "fuzz", "--role", "Admin"])?;
     run::run(Command::new(program).args([
         "run",
         &format!("{}/openapi.json", server.url),
         "--url",
         &server.url,
+        "--header",
+        &format!("Authorization: Bearer {}", token.trim()),
         "--max-examples",
         &args.examples.to_string(),
         "--seed",
@@ -81,15 +116,45 @@ fn fuzz(program: &str, args: &Args, dir: &std::path::Path) -> Result<()> {
         "--checks",
         "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
          response_schema_conformance",
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--continue-on-failure",
     ]))
 }
 
-fn start(binary: &std::path::Path, dir: &std::path::Path) -> Result<Server> {
+/// Whoever sets the server up for it.
+struct Admin<'a> {
+    binary: &'a Path,
+    url: &'a str,
+    dir: &'a Path,
+}
+
+impl Admin<'_> {
+    fn run(&self, args: &[&str]) -> Result<String> {
+        let ran = Command::new(self.binary)
+            .args(args)
+            .args(["--server", self.url])
+            .env("HOTSWAP_CONFIG_DIR", self.dir.join("config"))
+            .output()?;
+        if !ran.status.success() {
+            bail!(
+                "hotswap {}: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&ran.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+    }
+}
+
+fn start(binary: &Path, dir: &Path) -> Result<Server> {
     let mut child = Command::new(binary)
         .arg("server")
         .arg("--data")
-        .arg(dir)
+        .arg(dir.join("data"))
         .args(["--http", "127.0.0.1:0", "--agents", "127.0.0.1:0"])
+        .args(["--allow-unsigned", "--no-rate-limit-on-loopback"])
+        .env("HOTSWAP_ADMIN_PASSWORD", PASSWORD)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
