@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use hotswap_telemetry::otlp::{OtlpConfig, Transport};
 
 use crate::exit;
 
@@ -932,7 +931,7 @@ pub(crate) struct Server {
     pub(crate) trust: Trust,
     /// Tell this address what happens to deployments: URL, or slack+URL for Slack; may be repeated
     #[arg(long = "webhook", value_name = "URL")]
-    pub(crate) webhooks: Vec<hotswap_server::notify::Webhook>,
+    pub(crate) webhooks: Vec<String>,
     /// File with the secret that webhooks' messages are signed with [default: HOTSWAP_WEBHOOK_SECRET, else unsigned]
     #[arg(long, value_name = "FILE")]
     pub(crate) webhook_secret_file: Option<PathBuf>,
@@ -944,24 +943,9 @@ pub(crate) struct Server {
 #[derive(Debug, Args)]
 pub(crate) struct Traces {
     /// Send traces to an OTLP receiver: --otlp=grpc://HOST:4317, --otlp=http://HOST:4318, or --otlp, and the
-    /// OTEL_EXPORTER_OTLP_… variables say the rest
-    #[arg(long, env = "HOTSWAP_OTLP", value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    otlp: Option<String>,
-}
-
-impl Traces {
-    /// The receiver, if there is one.
-    pub(crate) fn config(&self) -> Option<OtlpConfig> {
-        let otlp = self.otlp.as_ref()?;
-        let (endpoint, transport) = match otlp.strip_prefix("grpc://") {
-            Some(address) => (format!("http://{address}"), Some(Transport::Grpc)),
-            None => (otlp.clone(), None),
-        };
-        Some(OtlpConfig {
-            endpoint: Some(endpoint).filter(|endpoint| !endpoint.is_empty()),
-            transport,
-        })
-    }
+    /// OTEL_EXPORTER_OTLP_… variables say the rest [env: HOTSWAP_OTLP]
+    #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) otlp: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -986,8 +970,9 @@ pub(crate) struct Agent {
     #[command(flatten)]
     pub(crate) traces: Traces,
     /// The share of users' requests that are recorded as spans, in %; those that their callers record always are
-    #[arg(long, env = "HOTSWAP_SAMPLE", value_name = "PERCENT", default_value_t = 1.0)]
-    pub(crate) sample: f64,
+    /// [env: HOTSWAP_SAMPLE] [default: 1]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) sample: Option<f64>,
     /// A label such as zone=a; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) labels: Vec<(String, String)>,

@@ -98,6 +98,17 @@ fn sections(text: &mut String, keys: &[Key], path: &str) {
                     sections(text, std::slice::from_ref(table), &path);
                 }
             }
+            Kind::Sections(inner) => {
+                let path = format!("{path}.{}", key.name);
+                comment(text, &format!("{} Any number of these:", key.doc));
+                write(text, format_args!("# [[{path}]]"));
+                for key in inner {
+                    write(
+                        text,
+                        format_args!("# {} = {}    # {}", key.name, shown(key), key.doc),
+                    );
+                }
+            }
             _ => {}
         }
     }

@@ -270,3 +270,41 @@ fn the_schema_in_docs_is_current() {
         "docs/hotswap.schema.json is not what the keys say: BLESS=1 writes it anew"
     );
 }
+
+#[test]
+fn approvers_and_freezes_are_read_and_faults_in_them_are_named() {
+    let file = |starts: &str| {
+        format!(
+            "[[environments]]\nname = \"Production\"\napprovers = {{ needed = 2, subjects = [\"ada\", \"grace\"] }}\n\
+             [[environments.freezes]]\nname = \"weekend\"\nstarts = {starts:?}\nlasts = \"60h\"\nreason = \"nobody is here\"\n"
+        )
+    };
+    let loaded = with(&file("0 16 * * FRI"), &[], &[]).unwrap();
+    let environment = loaded.environments().unwrap().remove(0);
+    assert_eq!(
+        (environment.approvers.needed, environment.approvers.subjects.len()),
+        (2, 2)
+    );
+    assert_eq!(environment.freezes[0].name, "weekend");
+    let faults = faults(&file("0 16 * * FRY"));
+    assert!(
+        faults.len() == 1 && faults[0].contains("environments[0].freezes") && faults[0].contains("weekend"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn what_was_only_a_flag_has_a_key_and_a_variable() {
+    let file = "[server]\nwebhooks = [\"slack+https://hooks.example.com/secret\"]\n[server.rate-limits]\nlogin = 3\n";
+    let variables = [("HOTSWAP_OTLP", "grpc://127.0.0.1:4317"), ("HOTSWAP_SAMPLE", "5")];
+    let loaded = with(file, &variables, &[("server.rate-limits.all", "7")]).unwrap();
+    let server = &loaded.config.server;
+    assert_eq!((server.rate_limits.login, server.rate_limits.all), (3, 7));
+    assert_eq!(server.otlp.as_deref(), Some("grpc://127.0.0.1:4317"));
+    assert_eq!(loaded.config.agent.otlp, server.otlp);
+    assert!((loaded.config.agent.sample_percent - 5.0).abs() < 1e-9);
+    let shown = loaded.effective();
+    let webhooks = shown.iter().find(|value| value.key == "server.webhooks").unwrap();
+    assert!(!webhooks.value.to_string().contains("secret"), "{webhooks:?}");
+    assert!(faults("[server.rate-limits]\nlogin = -1\n")[0].contains("server.rate-limits.login"));
+}

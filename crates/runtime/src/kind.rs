@@ -59,6 +59,8 @@ pub struct Launch {
     pub config: u64,
     /// What it is given, by variable; it finds of these what its manifest asks for. Secrets are among them.
     pub values: BTreeMap<String, String>,
+    /// The node that it runs on, for its log; none in a sandbox.
+    pub node: Option<String>,
 }
 
 impl std::fmt::Debug for Launch {

@@ -456,6 +456,7 @@ async fn a_release_finds_those_values_that_its_manifest_asks_for_and_does_not_st
             .iter()
             .map(|key| ((*key).to_owned(), "s3cret".to_owned()))
             .collect(),
+        node: None,
     };
     let instance = prepared
         .start(launch(&["LEVEL", "REGION", "UNASKED"]))

@@ -53,6 +53,8 @@ pub struct ServerConfig {
     pub cors_origins: Vec<String>,
     /// How long events are kept; `None`: for ever.
     pub events_kept: Option<Duration>,
+    /// How long packages are kept that nothing runs or may return to; `None`: for ever.
+    pub packages_kept: Option<Duration>,
 }
 
 /// What an environment lets modules ask for.
@@ -106,6 +108,7 @@ impl ServerConfig {
             rate_limits: RateLimits::default(),
             cors_origins: Vec::new(),
             events_kept: None,
+            packages_kept: None,
         }
     }
 }

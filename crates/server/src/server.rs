@@ -12,13 +12,14 @@ use hotswap_core::time::Millis;
 use hotswap_runtime::Runtime;
 use hotswap_telemetry::otlp::{Exporter, OtlpError};
 use hotswap_trust::{Gate, PolicyError};
+use parking_lot::RwLock;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{self, Access, AccessError, FirstAdmin};
-use crate::api::{self, Api, Listening};
+use crate::api::{self, Api, Listening, Origins, RateLimits};
 use crate::checks::Checks;
 use crate::clock::millis;
 use crate::config::{Grant, Grants, ServerConfig};
@@ -26,7 +27,7 @@ use crate::driver::{self, DriverError, DriverParts, World};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::notify::{Notifier, NotifierParts, Pauses, Webhook, WebhookError};
-use crate::registry::Registry;
+use crate::registry::{Collector, Registry};
 use crate::sight::{Alarms, Metrics, Series, SightDb, SightError, Tracer, journal};
 use crate::store::{AccessStore, Answer, EVENTS_FORGOTTEN_MAX, SqliteStore, Store, StoreError};
 
@@ -117,6 +118,8 @@ pub struct RunningServer {
     api: JoinHandle<()>,
     commands: driver::Driver,
     grants: Arc<Grants>,
+    limits: Arc<RwLock<RateLimits>>,
+    origins: Origins,
     tasks: TaskTracker,
     driver: JoinHandle<Result<(), DriverError>>,
 }
@@ -200,6 +203,12 @@ impl Server {
                 doors.clone(),
             ));
         }
+        let collector = Arc::new(Collector::new(
+            Arc::clone(&registry),
+            Arc::clone(driver.world()),
+            config.packages_kept.map(millis),
+        ));
+        tasks.spawn(Arc::clone(&collector).keep(doors.clone()));
         let (http_addr, agents_addr) = (http.addr, agents.addr);
         let series = Arc::new(Series::new(sight.clone()));
         tasks.spawn(Arc::clone(&series).keep(Arc::clone(driver.world()), core.clone()));
@@ -219,7 +228,12 @@ impl Server {
             Arc::clone(driver.world()),
             core.clone(),
         ));
-        let metrics = Metrics::new(driver.world(), heartbeat_timeout, notifier.standings().to_vec());
+        let metrics = Metrics::new(
+            driver.world(),
+            heartbeat_timeout,
+            notifier.standings().to_vec(),
+            Arc::clone(&collector),
+        );
         let commands = driver.clone();
         let feed = Arc::new(Feed::new(
             Arc::clone(&store),
@@ -227,10 +241,13 @@ impl Server {
             doors.clone(),
         ));
         tasks.spawn(Arc::clone(&feed).keep());
+        let limits = Arc::new(RwLock::new(config.rate_limits));
+        let origins = Origins::new(&config.cors_origins);
         let api = Arc::new(Api {
             driver,
             store,
             registry,
+            collector,
             sight,
             series,
             gate: config.gate,
@@ -239,8 +256,9 @@ impl Server {
             feed,
             heartbeat_timeout,
             access,
-            rate_limits: config.rate_limits,
-            cors_origins: config.cors_origins,
+            rate_limits: Arc::clone(&limits),
+            cors_origins: origins.clone(),
+            making: tokio::sync::Mutex::default(),
         });
         let api = tokio::spawn(api::serve(http, api::router(api), doors.clone()));
         tasks.close();
@@ -254,6 +272,8 @@ impl Server {
             api,
             commands,
             grants,
+            limits,
+            origins,
             tasks,
             driver: tokio::spawn(run),
         })
@@ -413,6 +433,12 @@ impl RunningServer {
         }
         self.grants.replace(grants);
         Ok(())
+    }
+
+    /// Counts requests by other limits, and answers pages of other origins, from the next request on.
+    pub fn limit(&self, limits: RateLimits, origins: &[String]) {
+        *self.limits.write() = limits;
+        self.origins.replace(origins);
     }
 
     /// Returns when the server ends by itself, which it does only where the store failed. The process must end then:

@@ -250,9 +250,9 @@ impl Driver {
                 } => {
                     let prepared = self.loaded.prepared(&release.digest).cloned();
                     let span = self.parts.spans.begin("load", &module, Some(release.digest));
-                    let secrets = self.parts.secrets.clone();
+                    let around = (self.parts.secrets.clone(), self.machine.node().clone());
                     self.work(async move {
-                        let done = work::load(prepared, secrets, module, release, values).await;
+                        let done = work::load(prepared, around, module, release, values).await;
                         if let Done::Loaded { result, .. } = &done {
                             span.end(result.as_ref().err().map(String::as_str));
                         }

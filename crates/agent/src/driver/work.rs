@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hotswap_core::ids::{Digest, ModuleName, ReleaseRef};
+use hotswap_core::ids::{Digest, ModuleName, NodeId, ReleaseRef};
 use hotswap_core::report::SmokeOutcome;
 use hotswap_core::spec::{SmokeRun, SmokeVia};
 use hotswap_core::values::Values;
@@ -89,12 +89,12 @@ pub(super) async fn prepare(
 /// Starts a prepared release with what it is given.
 pub(super) async fn load(
     prepared: Option<Arc<dyn Prepared>>,
-    secrets: Secrets,
+    (secrets, node): (Secrets, NodeId),
     module: ModuleName,
     release: ReleaseRef,
     values: Option<Values>,
 ) -> Done {
-    let result = start(prepared, secrets, &release, values).await;
+    let result = start(prepared, (secrets, node), &release, values).await;
     Done::Loaded {
         module,
         digest: release.id(),
@@ -104,7 +104,7 @@ pub(super) async fn load(
 
 async fn start(
     prepared: Option<Arc<dyn Prepared>>,
-    secrets: Secrets,
+    (secrets, node): (Secrets, NodeId),
     release: &ReleaseRef,
     values: Option<Values>,
 ) -> Result<Arc<dyn Instance>, String> {
@@ -127,7 +127,11 @@ async fn start(
             release.version
         )),
         Some(prepared) => prepared
-            .start(Launch { config, values })
+            .start(Launch {
+                config,
+                values,
+                node: Some(node.to_string()),
+            })
             .await
             .map_err(|error| error.to_string()),
     }

@@ -170,12 +170,8 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(crate) async fn post(&self, path: &[&str], body: Option<&impl Serialize>) -> Result<Value, ApiError> {
-        let url = self.url(path, &[])?;
         let body = body.map(|body| serde_json::to_value(body).expect("requests are plain data"));
-        Ok(self
-            .send(Method::POST, url, body.as_ref().map_or(Body::None, Body::Json))
-            .await?
-            .0)
+        self.call(Method::POST, path, body.as_ref()).await
     }
 
     /// `GET /health`, and how far the server's clock is from this one, where it tells the time.
@@ -218,9 +214,8 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<Value, ApiError> {
-        let url = self.url(path, &[])?;
         let body = serde_json::to_value(body).expect("requests are plain data");
-        Ok(self.send(Method::PUT, url, Body::Json(&body)).await?.0)
+        self.call(Method::PUT, path, Some(&body)).await
     }
 
     /// `DELETE /api/v1{path}`.
@@ -228,8 +223,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<Value, ApiError> {
-        let url = self.url(path, &[])?;
-        Ok(self.send(Method::DELETE, url, Body::None).await?.0)
+        self.call(Method::DELETE, path, None).await
     }
 
     /// Pushes a package, with its signature where there is one; `sent` is told how many bytes are on their way.
@@ -267,16 +261,20 @@ impl Client {
         Ok(url)
     }
 
-    /// A request with this client's token, renewed if it is about to end.
+    /// This client's token, and whether it was renewed just now, since it was about to end.
+    async fn token(&self) -> Result<(Option<SecretString>, bool), ApiError> {
+        match self.proof.token().await {
+            (_, true) => Ok((self.renew().await?, true)),
+            (token, false) => Ok((token, false)),
+        }
+    }
+
+    /// A request with this client's token.
     async fn authorised(
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<reqwest::RequestBuilder, ApiError> {
-        let (mut token, soon) = self.proof.token().await;
-        if soon {
-            token = self.renew().await?;
-        }
-        Ok(match token {
+        Ok(match self.token().await?.0 {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
         })
@@ -285,11 +283,7 @@ impl Client {
     async fn send(&self, method: Method, url: Url, body: Body<'_>) -> Result<(Value, HeaderMap), ApiError> {
         let key = (method != Method::GET).then(|| uuid::Uuid::new_v4().to_string());
         let mut attempt = 1;
-        let (mut token, soon) = self.proof.token().await;
-        let mut renewed = soon;
-        if soon {
-            token = self.renew().await?;
-        }
+        let (mut token, mut renewed) = self.token().await?;
         loop {
             match self
                 .attempt(&method, &url, &body, key.as_deref(), token.as_ref())

@@ -9,6 +9,7 @@ use crate::args::{Key, Token, User};
 use crate::client::typed;
 use crate::exit::Exit;
 use crate::output::{Cell, Table, ago};
+use crate::problem::Problem;
 
 /// Lists, makes or changes users.
 pub(super) async fn user(remote: &Remote<'_>, args: &User) -> anyhow::Result<Exit> {
@@ -146,6 +147,16 @@ pub(super) async fn token(remote: &Remote<'_>, args: &Token) -> anyhow::Result<E
             if remote.output.is_json() {
                 remote.output.json(&answer)?;
                 return Ok(Exit::Done);
+            }
+            if answer["token"].is_null() {
+                let id = text(&answer["details"], "id");
+                return Err(Problem::failed(format!(
+                    "the token {name} was made, but the answer that told it was lost on its way"
+                ))
+                .next(format!(
+                    "revoke it (`hotswap token revoke {id}`) and make another"
+                ))
+                .into());
             }
             // Alone on stdout, so that it can be put where it is needed.
             eprintln!("the token, told this once; programs give it as HOTSWAP_TOKEN:");

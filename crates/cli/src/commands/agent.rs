@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use hotswap_agent::takeover::{Door, Heir, Offer, Outcome};
-use hotswap_agent::{Agent, AgentConfig, RunningAgent, TraceConfig};
+use hotswap_agent::{Agent, AgentConfig, RunningAgent};
 use hotswap_runtime::{WasmHost, WasmHostConfig};
 use tokio::signal::unix::{Signal, SignalKind};
 
@@ -27,12 +27,7 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
         reload: serving::signals(SignalKind::hangup())?,
         upgrade: serving::signals(SignalKind::user_defined2())?,
     };
-    let mut config = settings::agent_config(live.loaded())?;
-    config.metrics = args.metrics;
-    config.traces = args.traces.config().map(|otlp| TraceConfig {
-        otlp,
-        sample_percent: args.sample,
-    });
+    let config = settings::agent_config(live.loaded())?;
     let program = std::env::current_exe().context("failed to find this program's file")?;
     // Before the host is made: a predecessor that isn't there costs nothing.
     let offer = if args.takeover {
@@ -43,6 +38,7 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
     let host = WasmHostConfig {
         cache_dir: Some(config.data_dir.join("compiled")),
         grants: settings::node_grants(live.loaded()),
+        log_lines_per_second_max: live.loaded().config.agent.module_log_lines,
         ..WasmHostConfig::default()
     };
     let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);

@@ -185,6 +185,13 @@ async fn show(remote: &Remote<'_>, node: &str) -> anyhow::Result<Exit> {
             ),
         );
     }
+    let host = text(&answer, "hostname");
+    fact(
+        "modules' output",
+        format!(
+            "in the agent's log on {host}: its standard error, or `journalctl -u hotswap-agent`; target \"module\""
+        ),
+    );
     for line in facts.lines(style, output.columns()).iter().skip(1) {
         output.line(line)?;
     }

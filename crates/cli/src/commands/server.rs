@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use hotswap_config::{Changes, Loaded};
 use hotswap_core::policy::Environment;
 use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig};
-use hotswap_server::notify::Webhook;
-use hotswap_server::{RateLimits, RunningServer, Server, Sockets};
+use hotswap_server::{RunningServer, Server, Sockets};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::SignalKind;
 
@@ -31,15 +30,11 @@ pub(super) async fn run(args: &args::Server) -> anyhow::Result<Exit> {
     let logs = start_logs(live.loaded())?;
     let stop = asked_to_stop()?;
     let mut reload = serving::signals(SignalKind::hangup())?;
-    let mut config = settings::server_config(live.loaded());
+    let mut config = settings::server_config(live.loaded())?;
     if let Some(path) = &args.environments {
         config.environments = Some(read_environments(path)?);
     }
     config.access.admin_password = admin_password(args)?;
-    config.rate_limits = rate_limits(args);
-    config.cors_origins.clone_from(&args.cors_origins);
-    config.otlp = args.traces.config();
-    config.webhooks = webhooks(args)?;
     // The server compiles and tries releases in the runtime that nodes have.
     let host = WasmHostConfig {
         cache_dir: Some(config.data_dir.join("compiled")),
@@ -92,23 +87,6 @@ fn admin_password(args: &args::Server) -> anyhow::Result<Option<SecretString>> {
     Ok(given.filter(|password| !password.is_empty()).map(Into::into))
 }
 
-fn rate_limits(args: &args::Server) -> RateLimits {
-    let mut limits = RateLimits {
-        loopback_is_free: args.no_rate_limit_on_loopback,
-        ..RateLimits::default()
-    };
-    for (group, number) in &args.rate_limits {
-        match group.as_str() {
-            "all" => limits.all = *number,
-            "deployments" => limits.deployments = *number,
-            "clusters" => limits.clusters = *number,
-            "approvals" => limits.approvals = *number,
-            _ => limits.login = *number,
-        }
-    }
-    limits
-}
-
 /// That it serves, and after a first start who may log in, with the command to do so. To stdout alone, and once: a log
 /// is read by many.
 fn announcement(server: &RunningServer) -> String {
@@ -135,35 +113,16 @@ fn announcement(server: &RunningServer) -> String {
 
 /// Has a running server take up what changed.
 async fn take_up(server: &RunningServer, loaded: &Loaded, changes: &Changes) -> Result<(), String> {
+    // Judged before anything is taken up, so that a faulty one changes nothing.
+    let origins = settings::cors_origins(loaded).map_err(|problem| problem.to_string())?;
     if changes.live.iter().any(|key| key == "environments") {
         let environments = loaded
             .environments()
             .ok_or("environments: a fleet can't be left without; those it has stay")?;
         server.configure(environments, settings::grants(loaded)).await?;
     }
+    server.limit(settings::rate_limits(loaded), &origins);
     Ok(())
-}
-
-/// Who is told what happens. The secret is in a file or in the environment: what is on a command line is seen by all.
-fn webhooks(args: &args::Server) -> anyhow::Result<Vec<Webhook>> {
-    let secret = match &args.webhook_secret_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file);
-            let text =
-                text.map_err(|error| Problem::usage(format!("{} can't be read: {error}", file.display())))?;
-            Some(text.trim().to_owned())
-        }
-        None => std::env::var("HOTSWAP_WEBHOOK_SECRET")
-            .ok()
-            .filter(|secret| !secret.is_empty()),
-    };
-    let signed = |webhook: &Webhook| Webhook {
-        secret: secret.clone(),
-        ..webhook.clone()
-    };
-    let webhooks: Vec<Webhook> = args.webhooks.iter().map(signed).collect();
-    Webhook::validate_all(&webhooks).map_err(|error| Problem::usage(error.to_string()))?;
-    Ok(webhooks)
 }
 
 /// The environments of a file: the JSON of what the core calls an environment, in order.

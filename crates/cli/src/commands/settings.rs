@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use hotswap_agent::AgentConfig;
+use hotswap_agent::{AgentConfig, TraceConfig};
 use hotswap_config::{Changes, ConfigError, Loaded, Sources};
 use hotswap_core::ids::{EnvName, InvalidName};
-use hotswap_server::{Grant, ServerConfig};
+use hotswap_server::notify::{Webhook, WebhookError};
+use hotswap_server::{Grant, RateLimits, ServerConfig};
+use hotswap_telemetry::otlp::{OtlpConfig, Transport};
 use hotswap_trust::Gate;
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +29,7 @@ pub(crate) fn sources(layers: &Layers) -> Sources {
 
 /// A server's, with its flags.
 pub(super) fn server_sources(args: &args::Server) -> Sources {
-    sources(&args.layers)
+    let mut sources = sources(&args.layers)
         .flag(
             "--data",
             "server.data",
@@ -45,6 +47,35 @@ pub(super) fn server_sources(args: &args::Server) -> Sources {
             "server.allow-unsigned",
             args.trust.allow_unsigned.then_some(true),
         )
+        .flag(
+            "--no-rate-limit-on-loopback",
+            "server.rate-limits.loopback-is-free",
+            args.no_rate_limit_on_loopback.then_some(true),
+        )
+        .flag("--cors-origin", "server.cors-origins", listed(&args.cors_origins))
+        .flag("--webhook", "server.webhooks", listed(&args.webhooks))
+        .flag(
+            "--webhook-secret-file",
+            "server.webhook-secret-file",
+            args.webhook_secret_file.as_ref().map(|path| path.display()),
+        )
+        .flag("--otlp", "server.otlp", args.traces.otlp.as_ref());
+    for (group, number) in &args.rate_limits {
+        let key = match group.as_str() {
+            "all" => "server.rate-limits.all",
+            "deployments" => "server.rate-limits.deployments",
+            "clusters" => "server.rate-limits.clusters",
+            "approvals" => "server.rate-limits.approvals",
+            _ => "server.rate-limits.login",
+        };
+        sources = sources.flag("--rate-limit", key, Some(number));
+    }
+    sources
+}
+
+/// Several values of one flag, as a list is written.
+fn listed(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| values.join(","))
 }
 
 /// Where the server's data is, by a command that needs nothing else of it.
@@ -78,6 +109,9 @@ pub(super) fn agent_sources(args: &args::Agent, global: &Global) -> Sources {
             args.data.as_ref().map(|path| path.display()),
         )
         .flag("--ingress", "agent.ingress", args.ingress)
+        .flag("--metrics", "agent.metrics", args.metrics)
+        .flag("--otlp", "agent.otlp", args.traces.otlp.as_ref())
+        .flag("--sample", "agent.sample-percent", args.sample)
         .flag(
             "--label",
             "agent.labels",
@@ -195,7 +229,10 @@ pub(crate) fn log_filter(loaded: &Loaded) -> Result<EnvFilter, Problem> {
 }
 
 /// What a server is told.
-pub(crate) fn server_config(loaded: &Loaded) -> ServerConfig {
+///
+/// # Errors
+/// What only the server can judge, with its key.
+pub(crate) fn server_config(loaded: &Loaded) -> Result<ServerConfig, Problem> {
     let server = &loaded.config.server;
     let mut config = ServerConfig::new(&server.data);
     config.http = server.http;
@@ -205,10 +242,91 @@ pub(crate) fn server_config(loaded: &Loaded) -> ServerConfig {
     config.heartbeat_timeout = server.heartbeat_timeout.get();
     config.package_bytes_max = server.package_size_max.bytes();
     config.snapshot_every = server.snapshot_every;
+    config.packages_kept = server.packages_kept.map(|kept| kept.get());
     config.events_kept = server.events_kept.map(|kept| kept.get());
     config.grants = grants(loaded);
     config.gate = gate(server.trust.as_ref(), server.allow_unsigned);
-    config
+    config.rate_limits = rate_limits(loaded);
+    config.cors_origins = cors_origins(loaded)?;
+    config.otlp = server.otlp.as_deref().map(receiver);
+    config.webhooks = webhooks(loaded)?;
+    Ok(config)
+}
+
+/// How often somebody may call.
+pub(super) fn rate_limits(loaded: &Loaded) -> RateLimits {
+    let limits = &loaded.config.server.rate_limits;
+    RateLimits {
+        all: limits.all,
+        deployments: limits.deployments,
+        clusters: limits.clusters,
+        approvals: limits.approvals,
+        login: limits.login,
+        loopback_is_free: limits.loopback_is_free,
+    }
+}
+
+/// Whose pages may read answers.
+///
+/// # Errors
+/// One that no browser would send.
+pub(super) fn cors_origins(loaded: &Loaded) -> Result<Vec<String>, Problem> {
+    let origins = &loaded.config.server.cors_origins;
+    let is_origin = |text: &str| {
+        let host = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', ',']))
+    };
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        Some(other) => Err(Problem::usage(format!(
+            "server.cors-origins is {other:?}; an origin is a scheme, a host and maybe a port, such as \
+             https://ops.example.com, without a path"
+        ))),
+        None => Ok(origins.clone()),
+    }
+}
+
+/// A receiver of traces, as it is written.
+fn receiver(text: &str) -> OtlpConfig {
+    let (endpoint, transport) = match text.strip_prefix("grpc://") {
+        Some(address) => (format!("http://{address}"), Some(Transport::Grpc)),
+        None => (text.to_owned(), None),
+    };
+    OtlpConfig {
+        endpoint: Some(endpoint).filter(|endpoint| !endpoint.is_empty()),
+        transport,
+    }
+}
+
+/// Who is told what happens. The secret is in a file or in the environment: what is on a command line is seen by all.
+fn webhooks(loaded: &Loaded) -> Result<Vec<Webhook>, Problem> {
+    let server = &loaded.config.server;
+    let secret = match &server.webhook_secret_file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Problem::usage(format!(
+                    "server.webhook-secret-file: {} can't be read: {error}",
+                    file.display()
+                ))
+            })?;
+            Some(text.trim().to_owned())
+        }
+        None => std::env::var("HOTSWAP_WEBHOOK_SECRET")
+            .ok()
+            .filter(|secret| !secret.is_empty()),
+    };
+    let faulty = |error: WebhookError| Problem::usage(format!("server.webhooks: {error}"));
+    let mut webhooks = Vec::new();
+    for text in &server.webhooks {
+        let webhook: Webhook = text.parse().map_err(faulty)?;
+        webhooks.push(Webhook {
+            secret: secret.clone(),
+            ..webhook
+        });
+    }
+    Webhook::validate_all(&webhooks).map_err(faulty)?;
+    Ok(webhooks)
 }
 
 /// Whose modules are taken.
@@ -286,6 +404,11 @@ pub(crate) fn agent_config(loaded: &Loaded) -> Result<AgentConfig, Problem> {
     config.drain_deadline = agent.drain_deadline.get();
     config.gate = gate(agent.trust.as_ref(), agent.allow_unsigned);
     config.secrets.clone_from(&agent.secrets);
+    config.metrics = agent.metrics;
+    config.traces = agent.otlp.as_deref().map(|otlp| TraceConfig {
+        otlp: receiver(otlp),
+        sample_percent: agent.sample_percent,
+    });
     config
         .validate()
         .map_err(|error| Problem::usage(error.to_string()))?;

@@ -9,6 +9,8 @@ use hotswap_runtime::testing::hostile;
 use crate::fleet::{Process, Server, trust_file};
 use crate::support::hotswap;
 
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
 /// A module that answers how many variables it finds, in one letter from `a`.
 fn counter(server: &Server, version: &str) -> String {
     let manifest = format!(
@@ -22,15 +24,22 @@ fn counter(server: &Server, version: &str) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// The body of `/vars`, and the release that answered.
-fn variables(node: &Process) -> (String, String) {
+/// A whole answer; the request belongs to a trace.
+fn ask(node: &Process, path: &str) -> String {
     let address = node.url.trim_start_matches("http://");
     let mut connection = TcpStream::connect(address).unwrap();
-    connection
-        .write_all(b"GET /vars HTTP/1.1\r\nhost: any\r\nconnection: close\r\n\r\n")
-        .unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: any\r\nconnection: close\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-00\r\n\r\n"
+    );
+    connection.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The body of `/vars`, and the release that answered.
+fn variables(node: &Process) -> (String, String) {
+    let answer = ask(node, "/vars");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let release = head
         .lines()
@@ -100,7 +109,7 @@ fn values_reach_the_module_by_a_deployment_and_a_rollback_brings_the_former_ones
     let id = last[0]["executionId"].as_str().unwrap().to_owned();
     server.run(&["rollback", &id, "--watch"]).exits(0);
     assert_eq!(variables(&node).1, "counter/1.0.0@1");
-    server.run(&deploy).exits(2).says(&["counter 1.0.0@3 is on hold"]);
+    server.run(&deploy).exits(2).says(&["counter 1.0.0 is on hold"]);
     set(&["CURRENCY=CHF"]).exits(0);
     server.run(&deploy).exits(0);
     assert_eq!(variables(&node).1, "counter/1.0.0@4");
@@ -110,6 +119,34 @@ fn values_reach_the_module_by_a_deployment_and_a_rollback_brings_the_former_ones
         .exits(0)
         .json();
     assert_eq!((&got["number"], &got["runningNumber"]), (&4.into(), &4.into()));
+    // What it writes becomes lines of the node's log that say whose they are, as many as may be.
+    assert!(ask(&node, "/gush").starts_with("HTTP/1.1 200"));
+    let line = node.eventually_logs("\"target\":\"module\"");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let of = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        [
+            of("module"),
+            of("version"),
+            of("node"),
+            of("trace_id"),
+            of("stream")
+        ],
+        ["counter", "1.0.0@4", "dev-1", TRACE, "stdout"].map(str::to_owned),
+        "{line:#}"
+    );
+    assert!(ask(&node, "/gush").starts_with("HTTP/1.1 200"));
+    let lines = node
+        .log()
+        .lines()
+        .filter(|line| line.contains("\"stream\":\"stdout\""))
+        .count();
+    assert!(lines <= 4 * 50, "{lines} lines of 40,000 in a few seconds");
+    server
+        .run(&["nodes", "show", "dev-1"])
+        .exits(0)
+        .shows(&["modules' output", "in the agent's log"]);
+
     // Whoever looks at the logs finds keys, and the secret nowhere.
     let audit = server.run(&["audit", "-o", "json"]);
     for told in [node.log(), server.process.log(), audit.stdout] {

@@ -24,6 +24,15 @@ section! {
         data: Option<PathBuf> = None,
         /// Where the node takes requests.
         ingress: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)),
+        /// Where the node's metrics are served for scraping, such as 127.0.0.1:9102; nowhere if nothing is given.
+        metrics: Option<SocketAddr> = None,
+        /// The receiver of traces: grpc://HOST:4317 or http://HOST:4318; empty, the OTEL_EXPORTER_OTLP_* variables say
+        /// where. Without it nothing is recorded.
+        #[schemars(extend("x-variable" = "HOTSWAP_OTLP"))]
+        otlp: Option<String> = None,
+        /// The share of users' requests that are recorded as spans, in %; those that their callers record always are.
+        #[schemars(extend("x-variable" = "HOTSWAP_SAMPLE"))]
+        sample_percent: f64 = 1.0,
         /// Where others reach the ingress, as HOST:PORT, if that is not where it listens.
         advertise: Option<String> = None,
         /// The host's name, for people; the system's if none is given.
@@ -39,6 +48,8 @@ section! {
         /// Folder of the secrets that modules' values name by `file:NAME`; those named by `env:NAME` are this process's
         /// variables `MODULE_SECRET_NAME`.
         secrets: Option<PathBuf> = None,
+        /// Lines a second that a release's output puts into this node's log; more are counted and dropped.
+        module_log_lines: u32 = 50,
         /// Hosts that modules may send requests to if their manifests ask for it; `*` is any host.
         grant_hosts: Vec<String> = Vec::new(),
         /// Variables that modules may read if their manifests ask for it, with their values.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hotswap_core::analysis::{JudgePolicy, Setting, Settings, parse_setting};
+use hotswap_core::freeze::FreezeWindow;
 use hotswap_core::ids::ModuleName;
 use hotswap_core::policy::{self, CanaryBy, RolloutPolicy};
 use hotswap_core::time::Millis;
@@ -23,10 +24,38 @@ section! {
         approval_required: bool = false,
         /// How long an approval is waited for.
         approval_timeout: HumanDuration = HumanDuration::secs(24 * 3_600),
+        /// Who may approve, and how many must.
+        approvers: Approvers = Approvers::default(),
+        /// When no rollout starts here.
+        freezes: Vec<Freeze> = Vec::new(),
         /// Limits and times of its rollouts.
         policy: Policy = Policy::default(),
         /// What modules may ask for here; nothing by default.
         grants: Grants = Grants::default(),
+    }
+}
+
+section! {
+    /// Who may approve deployments, and how many must.
+    pub struct Approvers {
+        /// How many must: each person counts once, and whoever asked for the deployment never.
+        needed: u32 = 1,
+        /// Who may, by username; nobody named: whoever has the role for it.
+        subjects: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// A time in which no rollout starts. Running ones go on; aborts and rollbacks always do.
+    pub struct Freeze {
+        /// What it is called.
+        name: String = String::new(),
+        /// When it begins, as cron writes it and in UTC: `0 16 * * FRI`.
+        starts: String = String::new(),
+        /// How long it lasts each time, one minute to 31 days.
+        lasts: HumanDuration = HumanDuration::secs(3_600),
+        /// Why, for people.
+        reason: String = String::new(),
     }
 }
 
@@ -209,8 +238,28 @@ impl Environment {
             policy,
             approval_required: self.approval_required,
             approval_timeout: millis(self.approval_timeout),
-            approvers: policy::Approvers::default(),
-            freezes: Vec::new(),
+            approvers: policy::Approvers {
+                needed: self.approvers.needed,
+                subjects: self.approvers.subjects.clone(),
+            },
+            freezes: self
+                .freezes
+                .iter()
+                .map(Freeze::to_core)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Freeze {
+    /// Names and lengths are checked with the rest by [`policy::Environment::validate_all`].
+    fn to_core(&self) -> Result<FreezeWindow, (&'static str, String)> {
+        let wrong = |error| ("freezes", format!("starts of {:?}: {error}", self.name));
+        Ok(FreezeWindow {
+            name: self.name.clone(),
+            starts: self.starts.parse().map_err(wrong)?,
+            lasts: millis(self.lasts),
+            reason: self.reason.clone(),
         })
     }
 }

@@ -6,9 +6,11 @@ mod log;
 mod server;
 
 pub use agent::Agent;
-pub use environments::{Canary, Environment, Grants, Judge, OnInconclusive, Policy, Strategy, StrategyType};
+pub use environments::{
+    Approvers, Canary, Environment, Freeze, Grants, Judge, OnInconclusive, Policy, Strategy, StrategyType,
+};
 pub use log::{Log, LogFormat};
-pub use server::Server;
+pub use server::{RateLimits, Server};
 
 use crate::section::section;
 

@@ -25,11 +25,52 @@ section! {
         /// How long events are kept, e.g. `400days`; for ever if nothing is given. Events of deployments that aren't
         /// finished stay, and so do all deployments' records.
         events_kept: Option<HumanDuration> = None,
+        /// How long packages are kept that nothing runs or may return to, e.g. `90days`; for ever if nothing is given.
+        /// Each module's newest version stays.
+        packages_kept: Option<HumanDuration> = None,
         /// Events between snapshots of the log: a start folds at most about so many.
         snapshot_every: u64 = 10_000,
         /// The trust file: which roots, revocation lists and signers of modules. Without one nothing can be pushed.
         trust: Option<PathBuf> = None,
         /// Take modules without a signature too: for trying out only.
         allow_unsigned: bool = false,
+        /// How many requests somebody may send in a minute: a user, or whoever has no token by address.
+        rate_limits: RateLimits = RateLimits::default(),
+        /// Origins such as https://ops.example.com whose pages may read answers.
+        #[schemars(extend("x-live" = true))]
+        cors_origins: Vec<String> = Vec::new(),
+        /// Who is told what happens to deployments: URL, or slack+URL for Slack.
+        #[schemars(extend("x-secret" = true))]
+        webhooks: Vec<String> = Vec::new(),
+        /// File with the secret that webhooks' messages are signed with; else the variable HOTSWAP_WEBHOOK_SECRET.
+        webhook_secret_file: Option<PathBuf> = None,
+        /// The receiver of traces: grpc://HOST:4317 or http://HOST:4318; empty, the OTEL_EXPORTER_OTLP_* variables say
+        /// where. Without it nothing is recorded.
+        #[schemars(extend("x-variable" = "HOTSWAP_OTLP"))]
+        otlp: Option<String> = None,
+    }
+}
+
+section! {
+    /// How many requests somebody may send in a minute.
+    pub struct RateLimits {
+        /// Of any kind.
+        #[schemars(extend("x-live" = true))]
+        all: u32 = 1_000,
+        /// Changes of deployments; aborts and rollbacks are never counted here.
+        #[schemars(extend("x-live" = true))]
+        deployments: u32 = 10,
+        /// Reads of environments.
+        #[schemars(extend("x-live" = true))]
+        clusters: u32 = 60,
+        /// About approvals.
+        #[schemars(extend("x-live" = true))]
+        approvals: u32 = 30,
+        /// Logins, by address.
+        #[schemars(extend("x-live" = true))]
+        login: u32 = 5,
+        /// Whether requests from this machine itself are not counted.
+        #[schemars(extend("x-live" = true))]
+        loopback_is_free: bool = false,
     }
 }

@@ -60,6 +60,7 @@ impl Call {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, NO_HOST);
         }
+        worker.store.data().trace.begins(request.headers());
         let (sender, answer) = oneshot::channel();
         let mut view = worker.store.data_mut().http();
         let refused = |error: wasmtime::Error| Failure::NoAnswer(error.root_cause().to_string());

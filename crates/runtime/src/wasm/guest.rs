@@ -13,7 +13,7 @@ use wasmtime_wasi_http::{
     WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use super::logs::{LogStream, Output};
+use super::logs::{CallTrace, LogStream, Output};
 use super::outbound;
 use super::release::ReleaseState;
 
@@ -39,6 +39,7 @@ pub(super) struct Guest {
     hooks: Hooks,
     pub(super) memory: MemoryMeter,
     pub(super) clock: Arc<CallClock>,
+    pub(super) trace: Arc<CallTrace>,
 }
 
 impl Guest {
@@ -46,12 +47,21 @@ impl Guest {
     /// input or sockets ever; its output goes to the log. Clocks and randomness are there for all: without them a
     /// guest's hash maps could be attacked, and nothing of the node is told by them.
     pub(super) fn new(release: &Arc<ReleaseState>, memory_bytes_max: u64) -> Self {
+        let trace = Arc::<CallTrace>::default();
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let wasi = WasiCtx::builder()
-            .stdout(LogStream::new(Arc::clone(release), Output::Stdout))
+            .stdout(LogStream::new(
+                Arc::clone(release),
+                Output::Stdout,
+                Arc::clone(&trace),
+            ))
             .envs(&release.variables)
-            .stderr(LogStream::new(Arc::clone(release), Output::Stderr))
+            .stderr(LogStream::new(
+                Arc::clone(release),
+                Output::Stderr,
+                Arc::clone(&trace),
+            ))
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
@@ -68,6 +78,7 @@ impl Guest {
                 denied: false,
             },
             clock: Arc::new(CallClock::new()),
+            trace,
         }
     }
 }

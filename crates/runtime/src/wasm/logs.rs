@@ -2,12 +2,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use hotswap_core::trace::TraceParent;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
@@ -68,21 +69,49 @@ pub(super) enum Output {
     Stderr,
 }
 
+/// The trace of the request that an instance serves: it serves one at a time.
+#[derive(Debug, Default)]
+pub(super) struct CallTrace(Mutex<Option<u128>>);
+
+impl CallTrace {
+    /// A request begins; what the instance writes from now on belongs to it.
+    pub(super) fn begins(&self, headers: &http::HeaderMap) {
+        let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let parent = parent.and_then(|text| text.parse::<TraceParent>().ok());
+        *self.lock() = parent.map(|parent| parent.trace_id);
+    }
+
+    fn text(&self) -> Option<String> {
+        self.lock().map(|id| format!("{id:032x}"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<u128>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// An instance's standard output or error.
 #[derive(Clone)]
 pub(super) struct LogStream {
     release: Arc<ReleaseState>,
     output: Output,
+    trace: Arc<CallTrace>,
     line: Vec<u8>,
 }
 
 impl LogStream {
-    pub(super) fn new(release: Arc<ReleaseState>, output: Output) -> Self {
+    pub(super) fn new(release: Arc<ReleaseState>, output: Output, trace: Arc<CallTrace>) -> Self {
         Self {
             release,
             output,
+            trace,
             line: Vec::new(),
         }
+    }
+
+    /// One that has begun no line.
+    fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.release), self.output, Arc::clone(&self.trace))
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -114,12 +143,21 @@ impl LogStream {
             return;
         };
         let (module, version) = (&self.release.manifest.name, &self.release.label);
+        let (node, trace_id) = (self.release.node.as_str(), self.trace.text());
         if dropped > 0 {
-            tracing::warn!(target: "module", %module, %version, dropped, "lines of output were dropped");
+            let limit = self.release.log_lines.per_second_max;
+            tracing::warn!(
+                target: "module", %module, version, node, dropped, limit,
+                "lines of output were dropped: more than agent.module-log-lines a second"
+            );
         }
         match self.output {
-            Output::Stdout => tracing::info!(target: "module", %module, %version, "{line}"),
-            Output::Stderr => tracing::warn!(target: "module", %module, %version, "{line}"),
+            Output::Stdout => {
+                tracing::info!(target: "module", %module, version, node, trace_id, stream = "stdout", "{line}");
+            }
+            Output::Stderr => {
+                tracing::warn!(target: "module", %module, version, node, trace_id, stream = "stderr", "{line}");
+            }
         }
     }
 }
@@ -138,11 +176,11 @@ impl IsTerminal for LogStream {
 
 impl StdoutStream for LogStream {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(Self::new(Arc::clone(&self.release), self.output))
+        Box::new(self.another())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Self::new(Arc::clone(&self.release), self.output))
+        Box::new(self.another())
     }
 }
 

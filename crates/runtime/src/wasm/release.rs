@@ -26,6 +26,8 @@ pub(super) struct ReleaseState {
     pub(super) digest: Digest,
     /// Its version, with its configuration.
     pub(super) label: String,
+    /// Where it runs; empty in a sandbox.
+    pub(super) node: String,
     pub(super) manifest: Arc<Manifest>,
     pub(super) limits: GuestLimits,
     pub(super) log_lines: LineLimit,
@@ -63,6 +65,7 @@ impl ReleaseState {
         let Launch {
             config: number,
             mut values,
+            node,
         } = launch;
         let label = match number {
             0 => manifest.version.to_string(),
@@ -91,6 +94,7 @@ impl ReleaseState {
         Ok(Self {
             digest: digest.under(number),
             label,
+            node: node.unwrap_or_default(),
             manifest,
             limits,
             log_lines: LineLimit::new(config.log_lines_per_second_max),

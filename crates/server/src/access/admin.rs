@@ -10,7 +10,7 @@ use super::secret::{TokenDigest, one_time_password, random_text};
 use super::{API_TOKEN_PREFIX, Access, AccessError, Actor, Role, Scope, Source, entry, password};
 use crate::audit::{AuditEntry, AuditKind};
 use crate::clock::wall_now;
-use crate::store::AccessChange;
+use crate::store::{AccessChange, FirstAnswer};
 
 /// Most users, disabled ones included: all of them are in memory.
 pub const USERS_MAX: usize = 10_000;
@@ -73,6 +73,9 @@ pub struct IssuedToken {
     pub record: ApiToken,
 }
 
+/// Makes the first answer, which is kept with what was made: a retry under the same key gets it.
+pub type Once<T> = Box<dyn FnOnce(&T) -> FirstAnswer + Send>;
+
 impl Access {
     /// All users, by username.
     pub fn users(&self) -> Vec<User> {
@@ -99,6 +102,7 @@ impl Access {
         actor: &Actor,
         new: NewUser,
         from: &Source,
+        once: Option<Once<User>>,
     ) -> Result<(User, Option<SecretString>), AccessError> {
         let username = new.username.to_lowercase();
         if let Some(password) = &new.password {
@@ -140,8 +144,9 @@ impl Access {
         };
         let said = entry(now, AuditKind::Account, "createUser", Some(actor), from)
             .detail(format!("{}, {}", user.username, user.role));
-        self.change(vec![AccessChange::PutUser(Box::new(user.clone()))], vec![said])
-            .await?;
+        let mut changes = vec![AccessChange::PutUser(Box::new(user.clone()))];
+        changes.extend(once.map(|once| AccessChange::PutAnswer(once(&user))));
+        self.change(changes, vec![said]).await?;
         Ok((user, made))
     }
 
@@ -257,6 +262,7 @@ impl Access {
         actor: &Actor,
         new: NewToken,
         from: &Source,
+        once: Option<Once<ApiToken>>,
     ) -> Result<IssuedToken, AccessError> {
         // One that a token could make would outlive its revocation.
         actor.person()?;
@@ -300,8 +306,9 @@ impl Access {
         };
         let said = entry(now, AuditKind::Token, "createToken", Some(actor), from)
             .detail(format!("{}, {}, {} days", record.name, record.role, new.days));
-        self.change(vec![AccessChange::PutToken(record.clone())], vec![said])
-            .await?;
+        let mut changes = vec![AccessChange::PutToken(record.clone())];
+        changes.extend(once.map(|once| AccessChange::PutAnswer(once(&record))));
+        self.change(changes, vec![said]).await?;
         Ok(IssuedToken { token, record })
     }
 
@@ -333,12 +340,21 @@ impl Access {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn rotate_keys(&self, actor: &Actor, from: &Source) -> Result<SigningKey, AccessError> {
+    pub async fn rotate_keys(
+        &self,
+        actor: &Actor,
+        from: &Source,
+        once: Option<Once<SigningKey>>,
+    ) -> Result<SigningKey, AccessError> {
         let said = entry(wall_now(), AuditKind::Key, "rotateKey", Some(actor), from);
-        self.rotate(said).await
+        self.rotate(said, once).await
     }
 
-    pub(super) async fn rotate(&self, said: AuditEntry) -> Result<SigningKey, AccessError> {
+    pub(super) async fn rotate(
+        &self,
+        said: AuditEntry,
+        once: Option<Once<SigningKey>>,
+    ) -> Result<SigningKey, AccessError> {
         let _change = self.changing.lock().await;
         let now = wall_now();
         let new = SigningKey::generate(now)?;
@@ -352,6 +368,7 @@ impl Access {
         }
         changes.push(AccessChange::PutKey(new.clone()));
         let detail = format!("{} signs now", new.kid);
+        changes.extend(once.map(|once| AccessChange::PutAnswer(once(&new))));
         self.change(changes, vec![said.detail(detail)]).await?;
         Ok(new)
     }

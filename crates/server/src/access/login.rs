@@ -242,6 +242,11 @@ impl Access {
             .collect()
     }
 
+    /// An entry about something that was done and is neither a command nor about who may do what.
+    pub fn did(&self, actor: &Actor, from: &Source, action: &str, detail: &str) {
+        self.note(entry(wall_now(), AuditKind::Server, action, Some(actor), from).detail(detail));
+    }
+
     /// An entry about a request that is not let through.
     pub fn denied(&self, actor: Option<&Actor>, from: &Source, action: &str, code: &str) {
         let said: AuditEntry = entry(wall_now(), AuditKind::Denial, action, actor, from).outcome(code);

@@ -156,7 +156,7 @@ impl Access {
         let due = |created: WallTime| created + millis(self.config.key_lifetime) <= now;
         if self.keys().first().is_some_and(|key| due(key.created)) {
             let said = AuditEntry::done(now, AuditKind::Key, "rotateKey");
-            let key = self.rotate(said).await?;
+            let key = self.rotate(said, None).await?;
             tracing::info!(kid = key.kid, "a new key signs tokens");
         }
         self.forget_keys(now).await?;

@@ -29,7 +29,9 @@ use crate::audit::{AuditEntry, AuditKind};
 use crate::clock::wall_now;
 use crate::store::{AccessChange, AccessStore, StoreError};
 
-pub use admin::{IssuedToken, NewToken, NewUser, TOKEN_DAYS_MAX, TOKENS_PER_USER_MAX, USERS_MAX, UserChange};
+pub use admin::{
+    IssuedToken, NewToken, NewUser, Once, TOKEN_DAYS_MAX, TOKENS_PER_USER_MAX, USERS_MAX, UserChange,
+};
 pub use config::AccessConfig;
 pub use jwt::{Claims, Jwk, KEY_OVERLAP, SigningKey};
 pub use login::Issued;

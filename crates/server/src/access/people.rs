@@ -110,8 +110,8 @@ impl People {
             AccessChange::EndSession(id) => drop(self.sessions.remove(&id)),
             AccessChange::PutToken(token) => drop(self.tokens.insert(token.digest, token)),
             AccessChange::RevokeToken(id) => self.tokens.retain(|_, token| token.id != id),
-            // Keys are kept apart: they are opened.
-            AccessChange::PutKey(_) => {}
+            // Keys are kept apart: they are opened. Answers are read where they are stored.
+            AccessChange::PutKey(_) | AccessChange::PutAnswer(_) => {}
         }
     }
 }

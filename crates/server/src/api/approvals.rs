@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hotswap_core::command::Command;
 use hotswap_core::stage::{Deployment, DeploymentStatus, StageKind};
@@ -13,11 +13,15 @@ use super::body::JsonObject;
 use super::call::Call;
 use super::create::Form;
 use super::deployments::find;
-use super::params::deployment_id;
-use super::{Api, ApiError, ErrorBody, Shared, commands};
+use super::params::{Params, deployment_id};
+use super::{Api, ApiError, BASE, ErrorBody, Shared, commands};
 use crate::views::deployment::version_of;
 use crate::views::time::rfc3339;
 
+/// Approvals of a page unless the query says otherwise.
+const PAGE_DEFAULT: usize = 100;
+/// Most approvals of a page.
+const PAGE_MAX: usize = 1_000;
 /// Longest reason of a decision, in characters.
 const REASON_LEN_MAX: usize = 1_000;
 
@@ -79,14 +83,49 @@ pub(super) struct ApprovalDecision {
 }
 
 /// Lists the approvals that wait, oldest first.
-#[utoipa::path(get, path = "/approvals/pending", tag = "approvals", security(("bearer" = ["Viewer"])), responses((status = OK, body = Vec<ApprovalView>)))]
-pub(super) async fn pending(State(api): Shared) -> Json<Vec<ApprovalView>> {
+#[utoipa::path(
+    get, path = "/approvals/pending", tag = "approvals", security(("bearer" = ["Viewer"])),
+    params(
+        ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1000; 100 by default."),
+        ("cursor" = Option<String>, Query, description = "The next page, from the Link header of the one before."),
+    ),
+    responses(
+        (status = OK, body = Vec<ApprovalView>, headers(("Link" = String, description = "The next page, rel=\"next\"."))),
+        (status = BAD_REQUEST, body = ErrorBody),
+    )
+)]
+pub(super) async fn pending(
+    State(api): Shared,
+    params: Params,
+) -> Result<(HeaderMap, Json<Vec<ApprovalView>>), ApiError> {
+    let mut faults = Vec::new();
+    let limit = params.limit(PAGE_DEFAULT, PAGE_MAX, &mut faults);
+    let cursor = params.get("cursor").map(str::parse::<u64>);
+    if matches!(cursor, Some(Err(_))) {
+        faults.push("cursor: take it from the Link header of the page before".to_owned());
+    }
+    if !faults.is_empty() {
+        return Err(ApiError::validation(faults));
+    }
+    // Deployments are numbered in the order in which they were asked for.
+    let after = cursor.and_then(Result::ok).unwrap_or(0);
     let state = api.world().state();
-    let waiting = state.deployments_by_age();
-    let waiting = waiting
-        .iter()
-        .filter(|deployment| deployment.status == DeploymentStatus::PendingApproval);
-    Json(waiting.map(|deployment| view(deployment)).collect())
+    let waiting = state.deployments_by_age().into_iter().filter(|deployment| {
+        deployment.status == DeploymentStatus::PendingApproval && deployment.order > after
+    });
+    let page: Vec<&Deployment> = waiting.take(limit).collect();
+    let mut headers = HeaderMap::new();
+    if let Some(last) = page.last().filter(|_| page.len() == limit) {
+        let next = format!(
+            "<{BASE}/approvals/pending?limit={limit}&cursor={}>; rel=\"next\"",
+            last.order
+        );
+        headers.insert(
+            header::LINK,
+            HeaderValue::from_str(&next).map_err(|error| ApiError::internal(&error))?,
+        );
+    }
+    Ok((headers, Json(page.into_iter().map(view).collect())))
 }
 
 /// Tells a deployment's approval.

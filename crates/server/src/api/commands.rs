@@ -11,8 +11,10 @@ use serde::Serialize;
 use super::call::Call;
 use super::error::retry_later;
 use super::{Api, ApiError};
+use crate::access::Once;
+use crate::clock::wall_now;
 use crate::driver::{Answerer, SubmitError};
-use crate::store::Answer;
+use crate::store::{Answer, FirstAnswer, IdempotencyKey};
 
 /// Says that an answer is the first one to the same request.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -27,23 +29,75 @@ pub(super) async fn run(
 ) -> Result<Response, ApiError> {
     within_scope(api, call, &command)?;
     let idempotency = call.idempotency(body);
-    if let Some(key) = &idempotency
-        && let Some(first) = api.store.first_answer(key.scope.clone(), key.key.clone()).await?
-    {
-        if first.key.fingerprint != key.fingerprint {
-            return Err(SubmitError::KeyReused.into());
-        }
-        let mut response = into_response(first.answer);
-        response
-            .headers_mut()
-            .insert(REPLAYED, HeaderValue::from_static("true"));
-        return Ok(response);
+    if let Some(first) = replay(api, idempotency.as_ref()).await? {
+        return Ok(first);
     }
     Ok(into_response(
         api.driver
             .submit(call.origin(), command, idempotency, answer)
             .await?,
     ))
+}
+
+/// The first answer under a key, if there is one.
+async fn replay(api: &Api, key: Option<&IdempotencyKey>) -> Result<Option<Response>, ApiError> {
+    let Some(key) = key else { return Ok(None) };
+    let Some(first) = api.store.first_answer(key.scope.clone(), key.key.clone()).await? else {
+        return Ok(None);
+    };
+    if first.key.fingerprint != key.fingerprint {
+        return Err(SubmitError::KeyReused.into());
+    }
+    let mut response = into_response(first.answer);
+    response
+        .headers_mut()
+        .insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(Some(response))
+}
+
+/// Something is made that is no command, once: a retry under the same key gets the first answer, without what was told
+/// only once.
+pub(super) enum Making<'a> {
+    /// It was made before: this is the first answer.
+    Replayed(Response),
+    /// It is to be made, under this key.
+    First(First<'a>),
+}
+
+/// A making's turn: two retries at once are one after the other.
+pub(super) struct First<'a> {
+    key: Option<IdempotencyKey>,
+    _turn: Option<tokio::sync::MutexGuard<'a, ()>>,
+}
+
+impl<'a> Making<'a> {
+    pub(super) async fn begin(api: &'a Api, call: &Call, body: &[u8]) -> Result<Self, ApiError> {
+        let key = call.idempotency(body);
+        let turn = match &key {
+            Some(_) => Some(api.making.lock().await),
+            None => None,
+        };
+        Ok(match replay(api, key.as_ref()).await? {
+            Some(first) => Self::Replayed(first),
+            None => Self::First(First { key, _turn: turn }),
+        })
+    }
+}
+
+impl First<'_> {
+    /// What keeps the answer with what is made.
+    pub(super) fn once<T, V: Serialize>(
+        &mut self,
+        status: StatusCode,
+        kept: impl FnOnce(&T) -> V + Send + 'static,
+    ) -> Option<Once<T>> {
+        let key = self.key.take()?;
+        Some(Box::new(move |made| FirstAnswer {
+            key,
+            wall: wall_now(),
+            answer: answer(status, None, &kept(made)),
+        }))
+    }
 }
 
 /// Refuses what a token is not for.

@@ -1,9 +1,12 @@
 //! Headers that every answer has, for browsers, and what other sites may ask.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use parking_lot::RwLock;
 
 /// For answers that no browser should make anything of.
 const CSP_DATA: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -46,17 +49,24 @@ pub(super) async fn secured(request: Request, next: Next) -> Response {
 
 /// What pages of other origins may ask: nothing, unless theirs is configured.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origins(pub(super) Vec<HeaderValue>);
+pub struct Origins(Arc<RwLock<Vec<HeaderValue>>>);
 
 impl Origins {
     /// Of what is configured.
-    pub(super) fn new(origins: &[String]) -> Self {
-        Self(origins.iter().filter_map(|origin| origin.parse().ok()).collect())
+    pub(crate) fn new(origins: &[String]) -> Self {
+        let new = Self::default();
+        new.replace(origins);
+        new
+    }
+
+    /// Others, from the next request on.
+    pub(crate) fn replace(&self, origins: &[String]) {
+        *self.0.write() = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     }
 
     fn allow(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
-        self.0.contains(origin).then(|| origin.clone())
+        self.0.read().contains(origin).then(|| origin.clone())
     }
 }
 
@@ -72,7 +82,7 @@ pub(super) async fn shared(origins: Origins, request: Request, next: Next) -> Re
         Some(_) if asks_first => StatusCode::NO_CONTENT.into_response(),
         _ => next.run(request).await,
     };
-    if origins.0.is_empty() {
+    if origins.0.read().is_empty() {
         return response;
     }
     let headers = response.headers_mut();

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::ApiError;
 
@@ -119,7 +120,7 @@ struct Window {
 /// Counts.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    limits: RateLimits,
+    limits: Arc<RwLock<RateLimits>>,
     windows: Mutex<HashMap<(Group, Who), Window>>,
 }
 
@@ -156,7 +157,8 @@ impl Refused {
 }
 
 impl Limiter {
-    pub(super) fn new(limits: RateLimits) -> Self {
+    /// By limits that may change while it counts.
+    pub(super) fn new(limits: Arc<RwLock<RateLimits>>) -> Self {
         Self {
             limits,
             windows: Mutex::default(),
@@ -169,9 +171,10 @@ impl Limiter {
     }
 
     fn count_at(&self, now: Instant, group: Group, user: Option<&str>, address: Option<IpAddr>) -> Count {
+        let limits = *self.limits.read();
         let address = address.map(|address| address.to_canonical());
-        if self.limits.loopback_is_free && address.is_some_and(|address| address.is_loopback()) {
-            let limit = group.limit(&self.limits);
+        if limits.loopback_is_free && address.is_some_and(|address| address.is_loopback()) {
+            let limit = group.limit(&limits);
             return Count {
                 limit,
                 remaining: limit,
@@ -182,11 +185,11 @@ impl Limiter {
         let who = user.map_or(Who::Address(network(address)), |user| Who::User(user.to_owned()));
         let mut windows = self.windows.lock();
         make_room(&mut windows, now);
-        let all = take(&mut windows, (Group::All, who.clone()), self.limits.all, now);
+        let all = take(&mut windows, (Group::All, who.clone()), limits.all, now);
         if group == Group::All || all.refused.is_some() {
             return all;
         }
-        let own = take(&mut windows, (group, who), group.limit(&self.limits), now);
+        let own = take(&mut windows, (group, who), group.limit(&limits), now);
         if own.refused.is_some() || own.remaining <= all.remaining {
             own
         } else {
@@ -262,7 +265,7 @@ mod tests {
     const HERE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     fn limiter(limits: RateLimits) -> Limiter {
-        Limiter::new(limits)
+        Limiter::new(Arc::new(RwLock::new(limits)))
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod authentication;
 mod body;
 mod call;
 mod clusters;
+mod collect;
 mod commands;
 mod console;
 mod context;
@@ -50,6 +51,7 @@ use axum::middleware::Next;
 use axum::routing::get;
 use hotswap_core::time::Millis;
 use hotswap_trust::Gate;
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -61,16 +63,16 @@ use crate::access::Access;
 use crate::driver::{Driver, World};
 use crate::feed::Feed;
 use crate::notify::Notifier;
-use crate::registry::Registry;
+use crate::registry::{Collector, Registry};
 use crate::sight::{Metrics, Series, SightDb};
 use crate::store::Store;
 
 use guard::Guard;
-use headers::Origins;
 use limits::Limiter;
 
 pub use error::{ApiError, ErrorBody};
 pub use guard::Peer;
+pub use headers::Origins;
 pub use limits::RateLimits;
 pub use listen::{Listening, serve};
 
@@ -85,6 +87,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Keeps packages.
     pub registry: Arc<Registry>,
+    /// Removes packages that nothing needs.
+    pub collector: Arc<Collector>,
     /// How far others were told, and what was given up on.
     pub sight: SightDb,
     /// Measurements over time.
@@ -102,9 +106,11 @@ pub struct Api {
     /// Who may do what.
     pub access: Arc<Access>,
     /// How often.
-    pub rate_limits: RateLimits,
+    pub rate_limits: Arc<RwLock<RateLimits>>,
     /// Origins whose pages may read answers.
-    pub cors_origins: Vec<String>,
+    pub cors_origins: Origins,
+    /// Held while something is made that is no command and has an `Idempotency-Key`.
+    pub making: tokio::sync::Mutex<()>,
 }
 
 impl Api {
@@ -210,6 +216,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(versions::unyank))
         .routes(routes!(values::get, values::set))
         .routes(routes!(undeploy::undeploy))
+        .routes(routes!(collect::collectable))
+        .routes(routes!(collect::collect))
         .routes(routes!(download::artifact))
         .routes(routes!(plan::plan))
         .routes(routes!(nodes::list))
@@ -231,9 +239,9 @@ pub fn router(api: Arc<Api>) -> Router {
     let guard = Arc::new(Guard::new(
         &document,
         Arc::clone(&api.access),
-        Limiter::new(api.rate_limits),
+        Limiter::new(Arc::clone(&api.rate_limits)),
     ));
-    let origins = Origins::new(&api.cors_origins);
+    let origins = api.cors_origins.clone();
     let document = Arc::new(document);
     router
         .route(

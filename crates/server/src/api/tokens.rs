@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use hotswap_core::ids::EnvName;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -10,7 +11,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::body::JsonObject;
-use super::call::Caller;
+use super::call::{Call, Caller};
+use super::commands::Making;
 use super::create::Form;
 use super::params::environment;
 use super::users::role;
@@ -77,8 +79,9 @@ pub(super) struct TokenView {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CreatedToken {
-    /// The token: told this once.
-    pub token: String,
+    /// The token: told this once. The answer to a retry is without it; revoke that one and make another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// What is kept of it.
     pub details: TokenView,
 }
@@ -134,26 +137,33 @@ pub(super) async fn list(State(api): Shared, caller: Caller) -> Json<Vec<TokenVi
 /// Makes an API token that speaks for whoever asks.
 #[utoipa::path(
     post, path = "/tokens", tag = "users", security(("bearer" = ["Viewer"])), request_body = CreateToken,
+    params(("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer, without the token.")),
     responses(
         (status = CREATED, body = CreatedToken), (status = BAD_REQUEST, body = ErrorBody),
         (status = CONFLICT, body = ErrorBody, description = "There is one of this name, or there are too many."),
     )
 )]
-pub(super) async fn create(
-    State(api): Shared,
-    caller: Caller,
-    body: JsonObject,
-) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
+pub(super) async fn create(State(api): Shared, call: Call, body: JsonObject) -> Result<Response, ApiError> {
     let new = validate(&api, &body)?;
+    let owner = call.subject();
+    let kept = move |record: &ApiToken| CreatedToken {
+        token: None,
+        details: view(record, &owner),
+    };
+    let mut first = match Making::begin(&api, &call, &body.bytes).await? {
+        Making::Replayed(response) => return Ok(response),
+        Making::First(first) => first,
+    };
+    let once = first.once(StatusCode::CREATED, kept);
     let issued = api
         .access
-        .create_token(&caller.actor, new, &caller.source)
+        .create_token(&call.actor, new, &call.source, once)
         .await?;
     let created = CreatedToken {
-        token: issued.token.expose_secret().to_owned(),
-        details: view(&issued.record, &caller.actor.subject),
+        token: Some(issued.token.expose_secret().to_owned()),
+        details: view(&issued.record, &call.actor.subject),
     };
-    Ok((StatusCode::CREATED, Json(created)))
+    Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
 fn validate(api: &Api, body: &JsonObject) -> Result<NewToken, ApiError> {
@@ -262,9 +272,15 @@ pub(super) async fn keys(State(api): Shared) -> Json<Vec<KeyView>> {
 /// Signs by a new key from now on. Tokens by the former one are taken until they expire.
 #[utoipa::path(
     post, path = "/keys/rotate", tag = "users", security(("bearer" = ["Admin"])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses((status = OK, body = KeyView))
 )]
-pub(super) async fn rotate(State(api): Shared, caller: Caller) -> Result<Json<KeyView>, ApiError> {
-    let key = api.access.rotate_keys(&caller.actor, &caller.source).await?;
-    Ok(Json(key_view(&key)))
+pub(super) async fn rotate(State(api): Shared, call: Call) -> Result<Response, ApiError> {
+    let mut first = match Making::begin(&api, &call, &[]).await? {
+        Making::Replayed(response) => return Ok(response),
+        Making::First(first) => first,
+    };
+    let once = first.once(StatusCode::OK, key_view);
+    let key = api.access.rotate_keys(&call.actor, &call.source, once).await?;
+    Ok(Json(key_view(&key)).into_response())
 }

@@ -3,13 +3,15 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::authentication::secret;
 use super::body::JsonObject;
-use super::call::Caller;
+use super::call::{Call, Caller};
+use super::commands::Making;
 use super::create::Form;
 use super::{ApiError, ErrorBody, Shared};
 use crate::access::{NewUser, Role, User, UserChange};
@@ -106,7 +108,7 @@ pub(super) struct ManagedUser {
 pub(super) struct CreatedUser {
     /// The user.
     pub user: ManagedUser,
-    /// Told this once.
+    /// Told this once: the answer to a retry is without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_time_password: Option<String>,
 }
@@ -194,16 +196,13 @@ pub(super) async fn get(
 /// Makes a user.
 #[utoipa::path(
     post, path = "/users", tag = "users", security(("bearer" = ["Admin"])), request_body = CreateUser,
+    params(("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer, without a one-time password.")),
     responses(
         (status = CREATED, body = CreatedUser), (status = BAD_REQUEST, body = ErrorBody),
         (status = CONFLICT, body = ErrorBody, description = "The username is taken."),
     )
 )]
-pub(super) async fn create(
-    State(api): Shared,
-    caller: Caller,
-    body: JsonObject,
-) -> Result<(StatusCode, Json<CreatedUser>), ApiError> {
+pub(super) async fn create(State(api): Shared, call: Call, body: JsonObject) -> Result<Response, ApiError> {
     let mut form = Form::new(&body.fields);
     let username = form
         .required("username")
@@ -230,12 +229,24 @@ pub(super) async fn create(
         },
         _ => return Err(ApiError::validation(form.faults)),
     };
-    let (user, made) = api.access.create_user(&caller.actor, new, &caller.source).await?;
-    let created = CreatedUser {
-        user: view(&user),
-        one_time_password: made.map(|password| password.expose_secret().to_owned()),
+    let kept = |user: &User| CreatedUser {
+        user: view(user),
+        one_time_password: None,
     };
-    Ok((StatusCode::CREATED, Json(created)))
+    let mut first = match Making::begin(&api, &call, &body.bytes).await? {
+        Making::Replayed(response) => return Ok(response),
+        Making::First(first) => first,
+    };
+    let once = first.once(StatusCode::CREATED, kept);
+    let (user, made) = api
+        .access
+        .create_user(&call.actor, new, &call.source, once)
+        .await?;
+    let created = CreatedUser {
+        one_time_password: made.map(|password| password.expose_secret().to_owned()),
+        ..kept(&user)
+    };
+    Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
 /// Changes a user: describes it anew, gives another role, disables or enables it, lifts a lock.

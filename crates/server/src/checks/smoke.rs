@@ -54,6 +54,7 @@ fn launch(bench: &Bench, request: &CheckRequest) -> Launch {
     let mut launch = Launch {
         config: 0,
         values: values.unwrap_or_default(),
+        node: None,
     };
     launch
         .values

@@ -21,7 +21,7 @@ pub(super) const RECEIVED_AT_ONCE_MAX: usize = 4;
 /// Packages by digest.
 #[derive(Debug)]
 pub struct Registry {
-    artifacts: PathBuf,
+    pub(super) artifacts: PathBuf,
     pub(super) incoming: PathBuf,
     pub(super) bytes_max: u64,
     pub(super) receiving: Semaphore,
@@ -124,6 +124,18 @@ impl Registry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             read => Ok(Some(read?.into())),
         }
+    }
+
+    /// Removes a package and its signature; what isn't there is fine.
+    pub(super) async fn remove(&self, digest: &Digest) -> io::Result<()> {
+        // The signature first: a package without one is never taken for signed.
+        for path in [self.signature_path_of(digest), self.path_of(digest)] {
+            match fs::remove_file(path).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// A package's bytes, verified to be what the digest says.

@@ -18,6 +18,7 @@ use hotswap_telemetry::process::Process;
 
 use crate::driver::World;
 use crate::notify::Standing;
+use crate::registry::Collector as PackageCollector;
 use crate::views::cluster;
 use crate::views::node::status;
 
@@ -31,7 +32,12 @@ pub struct Metrics(Registry);
 
 impl Metrics {
     /// Reads what is asked for from the driver's world.
-    pub fn new(world: &Arc<World>, heartbeat_timeout: Millis, endpoints: Vec<Arc<Standing>>) -> Self {
+    pub fn new(
+        world: &Arc<World>,
+        heartbeat_timeout: Millis,
+        endpoints: Vec<Arc<Standing>>,
+        collector: Arc<PackageCollector>,
+    ) -> Self {
         let mut registry = Registry::default();
         world.counts().register(&mut registry);
         registry.register_collector(Box::new(Listed {
@@ -48,6 +54,7 @@ impl Metrics {
             world: Arc::clone(world),
             endpoints,
         }));
+        registry.register_collector(Box::new(Removed(collector)));
         Self(registry)
     }
 
@@ -77,6 +84,27 @@ impl Collector for Seen {
             Taken::new(&state, &obs, self.world.now(), self.heartbeat_timeout)
         };
         taken.write(&mut Readings::new(encoder), self.world.is_read_only())
+    }
+}
+
+/// Packages that nothing needed.
+#[derive(Debug)]
+struct Removed(Arc<PackageCollector>);
+
+impl Collector for Removed {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut readings = Readings::new(encoder);
+        let (packages, bytes) = self.0.counts();
+        readings.counter(
+            "hotswap_packages_collected",
+            "Packages removed since nothing needed them",
+            packages as f64,
+        )?;
+        readings.counter(
+            "hotswap_packages_collected_bytes",
+            "Bytes of packages removed since nothing needed them",
+            bytes as f64,
+        )
     }
 }
 

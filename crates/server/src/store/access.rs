@@ -4,9 +4,9 @@ use rusqlite::{Connection, Transaction, params};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::StoreError;
 use super::audit::Chain;
 use super::writer::encode;
+use super::{FirstAnswer, StoreError};
 use crate::access::{ApiToken, Session, SigningKey, User};
 use crate::audit::{AuditEntry, Head, head_message};
 
@@ -38,6 +38,8 @@ pub enum AccessChange {
     RevokeToken(Uuid),
     /// A signing key, new or changed.
     PutKey(SigningKey),
+    /// The first answer to the request that the other changes are for.
+    PutAnswer(FirstAnswer),
 }
 
 /// A head, signed.
@@ -130,6 +132,9 @@ fn put(transaction: &Transaction<'_>, change: &AccessChange) -> Result<(), Store
             "insert or replace into signing_key (kid, record) values (?1, ?2)",
             params![key.kid, encode("a signing key", key)?],
         ),
+        AccessChange::PutAnswer(first) => {
+            return super::writer::put_answers(transaction, std::slice::from_ref(first));
+        }
     };
     written?;
     Ok(())

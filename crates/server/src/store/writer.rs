@@ -193,7 +193,7 @@ fn mark_undone(transaction: &Transaction<'_>, undone: &[DeploymentId]) -> Result
     Ok(())
 }
 
-fn put_answers(transaction: &Transaction<'_>, answers: &[FirstAnswer]) -> Result<(), StoreError> {
+pub(super) fn put_answers(transaction: &Transaction<'_>, answers: &[FirstAnswer]) -> Result<(), StoreError> {
     let mut put = transaction.prepare_cached(
         "insert into answer (scope, key, fingerprint, wall, answer) values (?1, ?2, ?3, ?4, ?5)",
     )?;

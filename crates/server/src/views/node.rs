@@ -235,6 +235,7 @@ fn health_view(health: NodeHealth) -> NodeHealthView {
 }
 
 fn module_view(id: &NodeId, node: &Node, state: &State, name: &ModuleName, module: &ModuleObs) -> NodeModule {
+    let state_of = state;
     let version = |digest: &Digest| version_of(state, name, digest);
     let route = |(digest, weight): &(Digest, u8)| NodeRoute {
         version: version(digest),
@@ -244,7 +245,7 @@ fn module_view(id: &NodeId, node: &Node, state: &State, name: &ModuleName, modul
         let (state, reason) = release_state(status);
         NodeRelease {
             version: version(digest),
-            digest: digest.to_string(),
+            digest: package_of(state_of, name, digest).to_string(),
             state,
             reason,
         }
@@ -272,7 +273,15 @@ fn release_state(status: &ReleaseStatus) -> (&'static str, Option<String>) {
     }
 }
 
-/// The version behind a digest; the digest itself, shortened, where the log knows none.
+/// The package of what runs under an id; the id itself where the log knows none.
+fn package_of(state: &State, module: &ModuleName, id: &Digest) -> Digest {
+    let known = state.modules.get(module);
+    let mut releases = known.into_iter().flat_map(|known| known.releases.values());
+    let found = releases.find(|release| release.digest.config_of(id).is_some());
+    found.map_or(*id, |release| release.digest)
+}
+
+/// The version behind an id; the digest itself, shortened, where the log knows none.
 pub fn version_of(state: &State, module: &ModuleName, digest: &Digest) -> String {
     let releases = state
         .modules

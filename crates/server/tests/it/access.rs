@@ -466,3 +466,56 @@ async fn the_data_folder_is_its_owners_alone() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_twice_under_one_key_is_made_once_and_its_secret_is_told_once() {
+    let server = TestServer::start().await;
+    let ask = async |path: &str, key: &str, body: &Value| {
+        let request = server.request(Method::POST, path).header("idempotency-key", key);
+        let response = request.json(body).send().await.unwrap();
+        let replayed = response.headers().contains_key("idempotent-replayed");
+        let (status, body) = read(response).await;
+        (status, body, replayed)
+    };
+    let token = json!({ "name": "ci", "role": "Viewer" });
+    let (status, first, replayed) = ask("/api/v1/tokens", "a", &token).await;
+    assert!(
+        status == StatusCode::CREATED && first["token"].is_string() && !replayed,
+        "{first:#}"
+    );
+    let (status, again, replayed) = ask("/api/v1/tokens", "a", &token).await;
+    assert!(
+        status == StatusCode::CREATED && again["token"].is_null() && replayed,
+        "{again:#}"
+    );
+    assert_eq!(again["details"], first["details"]);
+    let (_, tokens) = server.get("/api/v1/tokens").await;
+    assert_eq!(tokens.as_array().unwrap().len(), 1);
+    let other = json!({ "name": "cd", "role": "Viewer" });
+    assert_eq!(
+        ask("/api/v1/tokens", "a", &other).await.0,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+
+    let user = json!({ "username": "grace", "email": "grace@example.com", "role": "Viewer" });
+    let (status, first, _) = ask("/api/v1/users", "b", &user).await;
+    assert!(
+        status == StatusCode::CREATED && first["oneTimePassword"].is_string(),
+        "{first:#}"
+    );
+    let (status, again, replayed) = ask("/api/v1/users", "b", &user).await;
+    assert!(
+        status == StatusCode::CREATED && again["oneTimePassword"].is_null() && replayed,
+        "{again:#}"
+    );
+
+    let first = ask("/api/v1/keys/rotate", "c", &json!({})).await;
+    let again = ask("/api/v1/keys/rotate", "c", &json!({})).await;
+    assert_eq!((first.0, &first.1), (again.0, &again.1));
+    let (_, keys) = server.get("/api/v1/keys").await;
+    assert_eq!(keys.as_array().unwrap().len(), 2, "rotated once");
+    // The secrets are nowhere in what is kept.
+    let server = server.restart().await;
+    let (_, tokens) = server.get("/api/v1/tokens").await;
+    assert_eq!(tokens.as_array().unwrap().len(), 1);
+}

@@ -2,12 +2,12 @@
 
 use hotswap_core::freeze::FreezeWindow;
 use hotswap_core::time::Millis;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::{FakeNode, Fares};
-use crate::harness::{TestServer, config, deployment, package};
+use crate::harness::{TestServer, config, deployment, package, read};
 
 async fn created(server: &TestServer, token: &str, approval: bool) -> String {
     let mut body = deployment("pay", "1.0.0", "Development");
@@ -154,4 +154,42 @@ async fn a_freeze_holds_says_so_and_ends_when_it_is_no_longer_configured() {
     let _node = FakeNode::join(server.running.agents_addr(), "dev-a", "Development", Fares::Well).await;
     let ended = server.ended(&id).await;
     assert_eq!(ended["status"], "Succeeded", "{ended:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_wait_come_in_pages() {
+    let server = TestServer::start().await;
+    server.push(&package("pay", "1.0.0")).await;
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let mut body = deployment("pay", "1.0.0", "Development");
+        body["requireApproval"] = json!(true);
+        let (status, body) = server.post("/api/v1/deployments", &body).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{body:#}");
+        asked.push(body["executionId"].clone());
+    }
+    let (mut path, mut seen) = ("/api/v1/approvals/pending?limit=2".to_owned(), Vec::new());
+    for page in [2, 1] {
+        let response = server.request(Method::GET, &path).send().await.unwrap();
+        let link = response
+            .headers()
+            .get("link")
+            .map(|link| link.to_str().unwrap().to_owned());
+        let (_, body) = read(response).await;
+        let ids = body
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|approval| approval["approvalId"].clone());
+        seen.extend(ids);
+        assert_eq!(body.as_array().unwrap().len(), page);
+        match link {
+            Some(link) => path = link[1..link.find('>').unwrap()].to_owned(),
+            None => assert_eq!(page, 1, "the last page"),
+        }
+    }
+    assert_eq!(seen, asked, "oldest first");
+    let (status, body) = server.get("/api/v1/approvals/pending?limit=0&cursor=x").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(body["details"].as_array().unwrap().len(), 2, "{body:#}");
 }

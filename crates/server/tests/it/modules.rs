@@ -235,3 +235,85 @@ async fn versions_are_listed_held_and_withdrawn() {
         );
     }
 }
+
+/// Makes a stored package look as if it had been written so long ago.
+fn age(server: &TestServer, digest: &str, by: std::time::Duration) -> std::path::PathBuf {
+    let hex = digest.trim_start_matches("sha256:");
+    let path = server.dir.path().join("artifacts").join(&hex[..2]).join(hex);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::SystemTime::now() - by).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_that_nothing_needs_are_removed_and_no_other() {
+    const LONG: std::time::Duration = std::time::Duration::from_hours(48);
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = hotswap_server::ServerConfig {
+        packages_kept: Some(std::time::Duration::ZERO),
+        ..crate::harness::config(dir.path())
+    };
+    let server = TestServer::start_with(dir, config).await;
+    let mut digests = Vec::new();
+    for version in ["1.0.0", "1.1.0", "1.2.0", "1.3.0"] {
+        let (_, pushed) = server.push(&package("pay", version)).await;
+        digests.push(pushed["digest"].as_str().unwrap().to_owned());
+    }
+    // 1.1.0 is wanted by a deployment that waits for a person; 1.3.0 is the newest.
+    let mut body = crate::harness::deployment("pay", "1.1.0", "Development");
+    body["requireApproval"] = json!(true);
+    assert_eq!(
+        server.post("/api/v1/deployments", &body).await.0,
+        StatusCode::ACCEPTED
+    );
+    let listed = async || {
+        let (status, body) = server.get("/api/v1/artifacts/collectable").await;
+        assert_eq!(status, StatusCode::OK, "{body:#}");
+        let versions = body
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|found| found["version"].clone());
+        versions.collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, Vec::<serde_json::Value>::new(), "all are young");
+    let paths: Vec<_> = digests.iter().map(|digest| age(&server, digest, LONG)).collect();
+    let orphan = paths[0].parent().unwrap().join("ab".repeat(32));
+    std::fs::write(&orphan, "nobody's").unwrap();
+    let mut found = listed().await;
+    found.sort_by_key(ToString::to_string);
+    assert_eq!(
+        found,
+        [json!("1.0.0"), json!("1.2.0")],
+        "and not the orphan: it is young"
+    );
+    let deployer = server.user("dora", "Deployer").await;
+    let (status, _) = server
+        .post_as(&deployer, "/api/v1/artifacts/collect", &json!({}))
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, removed) = server.post("/api/v1/artifacts/collect", &json!({})).await;
+    assert_eq!(
+        (status, removed.as_array().unwrap().len()),
+        (StatusCode::OK, 2),
+        "{removed:#}"
+    );
+    let there: Vec<bool> = paths.iter().map(|path| path.exists()).collect();
+    assert_eq!(there, [false, true, false, true]);
+    assert!(orphan.exists());
+    let metrics = server
+        .bare(Method::GET, "/metrics")
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    assert!(
+        metrics.contains("hotswap_packages_collected_total 2"),
+        "{metrics}"
+    );
+    // What is gone can be pushed again, and is there again.
+    assert_eq!(server.push(&package("pay", "1.0.0")).await.0, StatusCode::OK);
+    assert!(paths[0].exists());
+}

@@ -26,6 +26,17 @@ fn a_server_takes_up_what_it_can_and_keeps_all_of_the_old_where_the_new_is_fault
     server.process.signal("-HUP");
     server.eventually(&["clusters"], "Overseas");
 
+    // Limits and origins hold from the next request on; a faulty one changes nothing.
+    write("[server]\ncors-origins = [\"ops.example.com/x\"]\n");
+    server.process.signal("-HUP");
+    let line = server.process.eventually_logs("server.cors-origins is");
+    assert!(line.contains("what was in force stays"), "{line}");
+    let second = format!("[server.rate-limits]\nclusters = 7\n{ENVIRONMENTS}\n{second}");
+    std::fs::write(&path, &second).unwrap();
+    server.process.signal("-HUP");
+    let line = server.process.eventually_logs("server.rate-limits.clusters");
+    assert!(line.contains("was reloaded"), "{line}");
+
     // What nodes belong to can't be left out; the old stays.
     let _agent = server.agent("node-1", "Overseas");
     server.eventually(&["nodes"], "node-1");
