@@ -407,3 +407,16 @@ fn one_package_under_two_configurations_is_two_releases_and_a_boot_knows_the_val
     assert_eq!(entry.values[&2]["LEVEL"], "2");
     assert_eq!(rig.values.last(), Some(&Some(entry.values[&2].clone())));
 }
+
+#[test]
+fn once_it_was_asked_to_stop_nothing_is_due_any_more() {
+    let mut rig = settled();
+    rig.spec(2, on_trial(2, 2, Some(1), 100));
+    rig.finish_write();
+    rig.finish_prepare(digest(2), Ok(()));
+    rig.finish_load(digest(2), Ok(()));
+    rig.finish_write();
+    assert!(rig.machine.wake_at().is_some(), "it settles");
+    rig.input(NodeInput::Shutdown);
+    assert_eq!(rig.machine.wake_at(), None);
+}
