@@ -9,6 +9,7 @@ use hotswap_core::ids::{Incarnation, NodeId};
 use hotswap_core::reconcile::Ledger;
 use hotswap_core::report::Hello;
 use hotswap_runtime::WasmHost;
+use hotswap_telemetry::metrics::{MetricsExporter, MetricsOtlpError};
 use hotswap_telemetry::otlp::{Exporter, OtlpError, Spans};
 use hotswap_trust::PolicyError;
 use tokio::net::TcpListener;
@@ -64,6 +65,9 @@ pub enum AgentError {
     /// The export of traces.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
+    /// The export of metrics.
+    #[error(transparent)]
+    OtlpMetrics(#[from] MetricsOtlpError),
     /// The ingress's or the metrics' address.
     #[error("{what} can't listen on {address}: {source}{}", in_use_hint(source))]
     Listen {
@@ -230,9 +234,12 @@ impl Agent {
             }
             None => None,
         };
+        let mut pushing = None;
         let traced = match &config.traces {
             Some(traces) => {
-                let exporter = Exporter::new(&traces.otlp, "hotswap-agent", config.node.as_str())?;
+                let (otlp, node) = (&traces.otlp, config.node.as_str());
+                pushing = MetricsExporter::new(otlp, "hotswap-agent", node)?;
+                let exporter = Exporter::new(otlp, "hotswap-agent", node)?;
                 Some((exporter, Spans::queue(), traces.sample_percent))
             }
             None => None,
@@ -247,14 +254,19 @@ impl Agent {
         let (meter, ingress) = (Meter::new(), Ingress::new(ingress_config));
         let totals = Totals::new(meter.clone());
         let line = Arc::new(Line::default());
-        let shown = Shown {
-            node: config.node.to_string(),
-            environment: config.environment.to_string(),
-            meter: meter.clone(),
-            line: Arc::clone(&line),
-            spans: spans.clone(),
-            health: HealthMeter::new(totals.clone()).into(),
-            started: std::time::Instant::now(),
+        let shown = {
+            let (meter, line, spans, totals) =
+                (meter.clone(), Arc::clone(&line), spans.clone(), totals.clone());
+            let (node, environment) = (config.node.to_string(), config.environment.to_string());
+            move || Shown {
+                node: node.clone(),
+                environment: environment.clone(),
+                meter: meter.clone(),
+                line: Arc::clone(&line),
+                spans: spans.clone(),
+                health: HealthMeter::new(totals.clone()).into(),
+                started: std::time::Instant::now(),
+            }
         };
         let (booted, has_booted) = oneshot::channel();
         let (tell, told) = oneshot::channel();
@@ -314,11 +326,23 @@ impl Agent {
             tokio::spawn(driver.run(heard, stop))
         };
         let exporting = traced.map(|(exporter, (_, waiting), _)| {
-            Task(tokio::spawn(waiting.send(exporter, stop_spans.clone())))
+            let (stop, read) = (stop_spans.clone(), metrics::reader(shown()));
+            Task(tokio::spawn(async move {
+                let spans = waiting.send(exporter, stop.clone());
+                match pushing {
+                    Some(pushing) => drop(tokio::join!(spans, pushing.run(read, stop))),
+                    None => spans.await,
+                }
+            }))
         });
         let metrics_addr = scraped.as_ref().map(|(address, _)| *address);
-        let metrics = scraped
-            .map(|(_, listener)| Task(tokio::spawn(metrics::serve(listener, shown, stop_driver.clone()))));
+        let metrics = scraped.map(|(_, listener)| {
+            Task(tokio::spawn(metrics::serve(
+                listener,
+                shown(),
+                stop_driver.clone(),
+            )))
+        });
         let agent = RunningAgent {
             ingress_addr,
             listener: spare,

@@ -48,7 +48,7 @@ pub(crate) struct Shown {
     pub(crate) meter: Meter,
     pub(crate) line: std::sync::Arc<Line>,
     pub(crate) spans: Option<Spans>,
-    /// From one scrape to the next.
+    /// From one reading to the next: each reader has its own.
     pub(crate) health: Mutex<HealthMeter>,
     pub(crate) started: Instant,
 }
@@ -63,10 +63,15 @@ impl fmt::Debug for Shown {
 
 /// Serves the metrics on an address of their own.
 pub(crate) async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) {
+    exposition::serve(listener, reader(shown), stop).await;
+}
+
+/// Reads the metrics whenever it is called.
+pub(crate) fn reader(shown: Shown) -> impl Fn() -> String + Send + Sync + 'static {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process));
     registry.register_collector(Box::new(shown));
-    exposition::serve(listener, move || exposition::text(&registry), stop).await;
+    move || exposition::text(&registry)
 }
 
 /// Where metrics are served, bound.

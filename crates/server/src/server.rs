@@ -10,6 +10,7 @@ use hotswap_core::policy::Environment;
 use hotswap_core::state::State;
 use hotswap_core::time::Millis;
 use hotswap_runtime::Runtime;
+use hotswap_telemetry::metrics::{MetricsExporter, MetricsOtlpError};
 use hotswap_telemetry::otlp::{Exporter, OtlpError};
 use hotswap_trust::{Gate, PolicyError};
 use parking_lot::RwLock;
@@ -79,6 +80,9 @@ pub enum StartError {
     /// The export of traces.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
+    /// The export of metrics.
+    #[error(transparent)]
+    OtlpMetrics(#[from] MetricsOtlpError),
     /// The log can't be recovered.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -160,6 +164,8 @@ impl Server {
         let otlp = config.otlp.as_ref();
         let exporter = otlp.map(|otlp| Exporter::new(otlp, "hotswap-server", &http.addr.to_string()));
         let exporter = exporter.transpose()?;
+        let pushing = otlp.map(|otlp| MetricsExporter::new(otlp, "hotswap-server", &http.addr.to_string()));
+        let pushing = pushing.transpose()?.flatten();
         let data_dir = config.data_dir.clone();
         let store = Arc::new(SqliteStore::open(&data_dir)?);
         let access_store: Arc<dyn AccessStore> = Arc::<SqliteStore>::clone(&store);
@@ -234,6 +240,11 @@ impl Server {
             notifier.standings().to_vec(),
             Arc::clone(&collector),
         );
+        let metrics = Arc::new(metrics);
+        if let Some(pushing) = pushing {
+            let read = Arc::clone(&metrics);
+            tasks.spawn(pushing.run(move || read.text(), core.clone()));
+        }
         let commands = driver.clone();
         let feed = Arc::new(Feed::new(
             Arc::clone(&store),

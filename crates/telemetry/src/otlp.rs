@@ -147,7 +147,7 @@ impl Exporter {
     /// Settings that can't be.
     pub fn new(config: &OtlpConfig, service: &'static str, instance: &str) -> Result<Self, OtlpError> {
         let builder = opentelemetry_otlp::SpanExporter::builder();
-        let mut inner = match (transport(config), &config.endpoint) {
+        let mut inner = match (transport(config, "TRACES"), &config.endpoint) {
             (Transport::Grpc, endpoint) => {
                 let builder = builder.with_tonic().with_protocol(Protocol::Grpc);
                 match endpoint {
@@ -203,11 +203,16 @@ impl Exporter {
     }
 }
 
-fn transport(config: &OtlpConfig) -> Transport {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+/// What a variable says, if it says something.
+pub(crate) fn said(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// How a signal travels: `TRACES` or `METRICS`.
+pub(crate) fn transport(config: &OtlpConfig, signal: &str) -> Transport {
     config.transport.unwrap_or_else(|| {
-        let said = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-            .or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
+        let said = said(&format!("OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"))
+            .or_else(|| said("OTEL_EXPORTER_OTLP_PROTOCOL"));
         match said.as_deref() {
             Some("grpc") => Transport::Grpc,
             _ => Transport::Http,

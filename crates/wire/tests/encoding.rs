@@ -45,21 +45,24 @@ fn fleet() -> FleetId {
 }
 
 fn spec() -> ServerMessage {
+    let (candidate, stable) = (release("2.1.0", CANDIDATE), release("2.0.0-rc.1", STABLE));
+    let (to_candidate, to_stable) = (candidate.id(), stable.id());
+    let values = BTreeMap::from([("REGION".to_owned(), "eu".to_owned())]);
     let module = ModuleSpec {
         rollout: RolloutId(42),
         trial: true,
-        releases: vec![release("2.1.0", CANDIDATE), release("2.0.0-rc.1", STABLE)],
-        values: BTreeMap::new(),
+        releases: vec![candidate, stable],
+        values: BTreeMap::from([(3, values)]),
         prefetch: vec![Digest([0x33; 32])],
-        routes: vec![(CANDIDATE, 30), (STABLE, 70)],
-        preview: Some(CANDIDATE),
+        routes: vec![(to_candidate, 30), (to_stable, 70)],
+        preview: Some(to_candidate),
         settle: Millis(10_000),
         smoke: Some(run()),
         observe: Some(Observe {
             rollout: RolloutId(42),
             step: 1,
-            candidate: CANDIDATE,
-            control: Some(STABLE),
+            candidate: to_candidate,
+            control: Some(to_stable),
             interval: Millis(500),
             probes: 2,
         }),

@@ -98,7 +98,7 @@ pub struct Api {
     /// Tells others what happens.
     pub notifier: Notifier,
     /// What a scrape shows.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Live events.
     pub feed: Arc<Feed>,
     /// A node without a report for this long counts as failed.
