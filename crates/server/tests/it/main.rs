@@ -5,6 +5,7 @@ mod agent;
 mod api;
 mod approvals;
 mod audit;
+mod bodies;
 mod contract;
 mod deployments;
 mod disk;
