@@ -1,10 +1,12 @@
 //! Deployments between their rollouts: checks, queues, locks, and the start of each environment.
 
+use std::collections::BTreeMap;
+
 use super::forward::go_back;
 use crate::event::Event;
 use crate::explain::Wait;
 use crate::freeze::Frozen;
-use crate::ids::{DeploymentId, EnvName, ReleaseRef, RolloutId};
+use crate::ids::{DeploymentId, EnvName, ModuleName, ReleaseRef, RolloutId};
 use crate::mutants::{Mutant, is_on};
 use crate::policy::Environment;
 use crate::release::Kind;
@@ -20,13 +22,11 @@ pub const CHECKS_AT_ONCE_MAX: usize = 5;
 /// The next move of every deployment that has one; the oldest of those that want the same comes first.
 pub(super) fn tick(state: &State, now: Now) -> Vec<Event> {
     let mut events = Vec::new();
-    let mut checking = state
-        .deployments
-        .values()
-        .filter(|deployment| is_checking(deployment))
-        .count();
-    let mut started = Vec::new();
-    for deployment in state.deployments_by_age() {
+    let by_age = state.deployments_by_age();
+    let mut checking = by_age.iter().filter(|deployment| is_checking(deployment)).count();
+    let queues = Queues::new(&by_age);
+    let (mut started, mut turned) = (0, Vec::new());
+    for deployment in by_age {
         let Some((place, stage)) = deployment.current() else {
             events.push(Event::DeploymentFinished {
                 deployment: deployment.id,
@@ -57,21 +57,18 @@ pub(super) fn tick(state: &State, now: Now) -> Vec<Event> {
             }
             StageKind::Deploy(environment) => {
                 // Several may supersede the same rollout: it turns once.
-                let turned = |event: &Event| {
-                    matches!(event, Event::BackStarted { key, .. }
-                        if key.environment == *environment && key.module == deployment.module)
-                };
-                if events.iter().any(turned) {
+                if turned.contains(&(environment, &deployment.module)) {
                     continue;
                 }
                 // Rollouts that start in one round take numbers one after the other.
-                let id = RolloutId(state.rollouts + 1 + started.len() as u64);
-                let moved = enter(state, deployment, (place, environment), id, now);
-                let begins = moved
-                    .iter()
-                    .any(|event| matches!(event, Event::RolloutStarted { .. }));
-                if begins {
-                    started.push(id);
+                let id = RolloutId(state.rollouts + 1 + started);
+                let moved = enter(state, &queues, deployment, (place, environment), id, now);
+                for event in &moved {
+                    match event {
+                        Event::RolloutStarted { .. } => started += 1,
+                        Event::BackStarted { .. } => turned.push((environment, &deployment.module)),
+                        _ => {}
+                    }
                 }
                 events.extend(moved);
             }
@@ -147,31 +144,67 @@ fn failed(deployment: &Deployment, place: u32, message: &str) -> Vec<Event> {
 /// Who has, or gets before this one, the lock on (environment, module): the running rollout's deployment,
 /// or the oldest of those that wait for it now.
 pub(crate) fn blocker(state: &State, deployment: &Deployment, environment: &EnvName) -> Option<DeploymentId> {
-    let module = state.env_module(environment, &deployment.module);
-    if let Some(rollout) = module.and_then(|module| module.rollout.as_deref())
-        && !is_on(Mutant::LockIgnored)
-    {
-        return Some(rollout.plan.deployment);
+    holder(state, deployment, environment).or_else(|| {
+        let same_module = |other: &&Deployment| other.module == deployment.module;
+        let waiting = state.deployments.values().filter(same_module);
+        waiting
+            .filter(|other| waits_for(other) == Some(environment))
+            .min_by_key(|other| other.order)
+            .filter(|other| other.order < deployment.order)
+            .map(|other| other.id)
+    })
+}
+
+/// Whose rollout of the module runs there.
+fn holder(state: &State, deployment: &Deployment, environment: &EnvName) -> Option<DeploymentId> {
+    let module = state.env_module(environment, &deployment.module)?;
+    let rollout = module.rollout.as_deref()?;
+    (!is_on(Mutant::LockIgnored)).then_some(rollout.plan.deployment)
+}
+
+/// The environment whose lock a deployment waits for now.
+fn waits_for(deployment: &Deployment) -> Option<&EnvName> {
+    let (_, stage) = deployment.current()?;
+    match &stage.kind {
+        StageKind::Deploy(environment)
+            if stage.status == StageStatus::Pending && deployment.paused.is_none() =>
+        {
+            Some(environment)
+        }
+        _ => None,
     }
-    let waits_here = |other: &Deployment| {
-        other.module == deployment.module
-            && other.paused.is_none()
-            && other.order < deployment.order
-            && other.current().is_some_and(|(_, stage)| {
-                stage.status == StageStatus::Pending && stage.kind == StageKind::Deploy(environment.clone())
-            })
-    };
-    state
-        .deployments
-        .values()
-        .filter(|other| waits_here(other))
-        .min_by_key(|other| other.order)
-        .map(|other| other.id)
+}
+
+/// The first of every queue for a lock, found once: a look through all deployments for each of them would cost a
+/// thousand times more where thousands wait.
+struct Queues<'a>(BTreeMap<(&'a EnvName, &'a ModuleName), &'a Deployment>);
+
+impl<'a> Queues<'a> {
+    fn new(by_age: &[&'a Deployment]) -> Self {
+        let mut firsts = BTreeMap::new();
+        for deployment in by_age {
+            if let Some(environment) = waits_for(deployment) {
+                firsts
+                    .entry((environment, &deployment.module))
+                    .or_insert(*deployment);
+            }
+        }
+        Self(firsts)
+    }
+
+    /// As [`blocker`].
+    fn blocker(&self, state: &State, deployment: &Deployment, environment: &EnvName) -> Option<DeploymentId> {
+        holder(state, deployment, environment).or_else(|| {
+            let first = self.0.get(&(environment, &deployment.module))?;
+            (first.order < deployment.order).then_some(first.id)
+        })
+    }
 }
 
 /// Enters an environment: skips it, fails, waits, or takes the lock and starts its rollout.
 fn enter(
     state: &State,
+    queues: &Queues<'_>,
     deployment: &Deployment,
     (place, name): (u32, &EnvName),
     id: RolloutId,
@@ -203,7 +236,7 @@ fn enter(
             &format!("{release} is older than {minimum}, the oldest version that may be deployed"),
         );
     }
-    if let Some(other) = blocker(state, deployment, name) {
+    if let Some(other) = queues.blocker(state, deployment, name) {
         return superseded(state, deployment, name, other);
     }
     with_lock(state, deployment, place, environment, release, id, now)
