@@ -211,3 +211,24 @@ pub(crate) fn chaos(args: &[String]) -> Result<()> {
     ]))?;
     run::run(Command::new(run::root().join("target/release/hotswap-chaos")).args(args))
 }
+
+/// Measures; what is measured are the product's own programs.
+pub(crate) fn bench(args: &[String]) -> Result<()> {
+    run::run(cargo().args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "-p",
+        "hotswap",
+        "-p",
+        "hotswap-sim",
+        "-p",
+        "hotswap-bench",
+    ]))?;
+    run::run(
+        cargo()
+            .args(["run", "--release", "--quiet", "-p", "hotswap-bench", "--"])
+            .args(args),
+    )
+}

@@ -60,6 +60,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure Hotswap beside its peers, against its targets: arguments go to hotswap-bench as they are.
+    Bench {
+        /// Arguments of hotswap-bench, such as `--quick`, `ingress swap` or `--record`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Fail where the core could reach a clock, a file, a network or a random source.
     Purity,
 }
@@ -75,6 +81,7 @@ fn main() -> ExitCode {
         Command::Judge { quick } => check::judge(quick),
         Command::Chaos { args } => check::chaos(&args),
         Command::Fuzz { args } => check::fuzz(&args),
+        Command::Bench { args } => check::bench(&args),
         Command::Purity => purity::check(),
     };
     match result {

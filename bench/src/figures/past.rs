@@ -1,13 +1,9 @@
-//! A long past, and what it costs.
-//!
-//! `history make DIR COUNT` writes a store with so many finished deployments, by the events that the server itself
-//! writes. `history measure URL` asks a server that runs on it: how long lists, single deployments, health and metrics
-//! take, and creations at 500 a second.
+//! A long past: a store with many finished deployments, by the events that the server itself writes.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
+use anyhow::Result;
 use hotswap_core::apply::apply;
 use hotswap_core::command::DeployRequest;
 use hotswap_core::event::{Event, Logged, RolloutKey};
@@ -30,19 +26,6 @@ const APART_MS: u64 = 60_000;
 /// Modules and versions that they are of.
 const MODULES: u64 = 20;
 const VERSIONS: u64 = 50;
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-#[tokio::main]
-async fn main() -> Outcome<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["make", dir, count] => make(dir, count.parse()?).await,
-        ["measure", url] => measure(url).await,
-        _ => Err("usage: history make DIR COUNT | history measure URL".into()),
-    }
-}
 
 struct Log {
     state: State,
@@ -69,7 +52,7 @@ impl Log {
         self.batch.events.push(Entry { logged, deployment });
     }
 
-    async fn commit(&mut self, store: &SqliteStore) -> Outcome<()> {
+    async fn commit(&mut self, store: &SqliteStore) -> Result<()> {
         let epoch = self.batch.epoch;
         let batch = std::mem::take(&mut self.batch);
         store.commit(batch).await?;
@@ -79,9 +62,10 @@ impl Log {
     }
 }
 
-async fn make(dir: &str, count: u64) -> Outcome<()> {
+/// Makes a store with so many past deployments; gives the events that they took.
+pub(super) async fn make(dir: &Path, count: u64) -> Result<u64> {
     std::fs::create_dir_all(dir)?;
-    let store = SqliteStore::open(dir.as_ref())?;
+    let store = SqliteStore::open(dir)?;
     let epoch = store.lead().await?.epoch;
     let mut log = Log {
         state: State::default(),
@@ -132,7 +116,6 @@ async fn make(dir: &str, count: u64) -> Outcome<()> {
             );
         }
     }
-    let began = Instant::now();
     for number in 0..count {
         deployment(&mut log, &environment, number)?;
         if (number + 1) % BATCH == 0 {
@@ -141,12 +124,7 @@ async fn make(dir: &str, count: u64) -> Outcome<()> {
     }
     log.commit(&store).await?;
     store.keep_snapshot(log.state.clone()).await?;
-    println!(
-        "{count} deployments, {} events in {:.1} s",
-        log.state.seq,
-        began.elapsed().as_secs_f64()
-    );
-    Ok(())
+    Ok(log.state.seq)
 }
 
 fn release(module: u64, version: u64) -> ReleaseRef {
@@ -160,7 +138,7 @@ fn release(module: u64, version: u64) -> ReleaseRef {
 }
 
 /// All that a deployment to one environment with one node leaves in the log.
-fn deployment(log: &mut Log, environment: &Environment, number: u64) -> Outcome<()> {
+fn deployment(log: &mut Log, environment: &Environment, number: u64) -> Result<()> {
     log.clock = log.clock.max(number * APART_MS);
     let id = DeploymentId(Uuid::new_v4());
     let (module, version) = (number % MODULES, number / MODULES % VERSIONS);
@@ -271,115 +249,4 @@ fn deployment(log: &mut Log, environment: &Environment, number: u64) -> Outcome<
         log.add(event, Some(id));
     }
     Ok(())
-}
-
-/// Requests of each kind.
-const ASKED: usize = 1_000;
-/// Creations a second, and for how long.
-const CREATES_PER_SECOND: u32 = 500;
-const CREATES_SECONDS: u32 = 10;
-
-async fn measure(url: &str) -> Outcome<()> {
-    let http = reqwest::Client::new();
-    let page: Vec<serde_json::Value> = http
-        .get(format!("{url}/api/v1/deployments?limit=1000"))
-        .send()
-        .await?
-        .json()
-        .await?;
-    let id = page
-        .last()
-        .and_then(|row| row["executionId"].as_str())
-        .ok_or("no deployments")?;
-    let module = page[0]["moduleName"].as_str().ok_or("no module")?;
-    for (name, path) in [
-        ("health", "/health".to_owned()),
-        ("get one, long ended", format!("/api/v1/deployments/{id}")),
-        ("list, newest 100", "/api/v1/deployments".to_owned()),
-        ("list, newest 1000", "/api/v1/deployments?limit=1000".to_owned()),
-        (
-            "list of a module, 100",
-            format!("/api/v1/deployments?module={module}"),
-        ),
-        (
-            "list from the middle, 100",
-            "/api/v1/deployments?cursor=F4240".to_owned(),
-        ),
-        (
-            "list of a status, 100",
-            "/api/v1/deployments?status=Failed".to_owned(),
-        ),
-        ("why, one long ended", format!("/api/v1/deployments/{id}/why")),
-        (
-            "cluster metrics",
-            "/api/v1/clusters/Development/metrics".to_owned(),
-        ),
-        ("cluster", "/api/v1/clusters/Development".to_owned()),
-    ] {
-        let mut took = Vec::new();
-        for _ in 0..ASKED {
-            let began = Instant::now();
-            let response = http.get(format!("{url}{path}")).send().await?;
-            let status = response.status();
-            response.bytes().await?;
-            took.push(began.elapsed());
-            if !status.is_success() {
-                return Err(format!("{path} answered {status}").into());
-            }
-        }
-        told(name, took);
-    }
-    create(&http, url, module).await
-}
-
-/// Creations at a fixed rate, each timed from when it was due: waiting counts.
-async fn create(http: &reqwest::Client, url: &str, module: &str) -> Outcome<()> {
-    let body = serde_json::json!({
-        "moduleName": module, "version": "1.0.0", "targetEnvironment": "Development",
-        "requesterEmail": "bench@example.com", "allowDowngrade": true,
-    });
-    let began = Instant::now();
-    let mut calls = Vec::new();
-    for number in 0..CREATES_PER_SECOND * CREATES_SECONDS {
-        let due = began + Duration::from_secs(1) * number / CREATES_PER_SECOND;
-        tokio::time::sleep_until(due.into()).await;
-        let request = http.post(format!("{url}/api/v1/deployments")).json(&body);
-        calls.push(tokio::spawn(async move {
-            let status = request.send().await.map(|response| response.status());
-            (due.elapsed(), status)
-        }));
-    }
-    let (mut took, mut refused) = (Vec::new(), 0);
-    for call in calls {
-        let (time, status) = call.await?;
-        if status?.as_u16() == 202 {
-            took.push(time);
-        } else {
-            refused += 1;
-        }
-    }
-    told(&format!("create, {CREATES_PER_SECOND} a second"), took);
-    println!("{refused} of them were refused");
-    Ok(())
-}
-
-fn told(name: &str, mut took: Vec<Duration>) {
-    took.sort_unstable();
-    let at = |share: f64| {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index below the length"
-        )]
-        let place = (took.len() as f64 * share) as usize;
-        let found = took.get(place.min(took.len().saturating_sub(1)));
-        found.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-    };
-    println!(
-        "{name:<28} p50 {:>8.2} ms   p99 {:>8.2} ms   max {:>8.2} ms   ({})",
-        at(0.5),
-        at(0.99),
-        at(1.0),
-        took.len()
-    );
 }
