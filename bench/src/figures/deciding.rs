@@ -118,6 +118,7 @@ impl Core {
                     pushed_at: WallTime(1),
                     pushed_by: "author".to_owned(),
                     signed_by: None,
+                    needs: Default::default(),
                 },
             });
         }

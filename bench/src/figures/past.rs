@@ -110,6 +110,7 @@ pub(super) async fn make(dir: &Path, count: u64) -> Result<u64> {
                         pushed_at: WallTime(BEGAN_MS),
                         pushed_by: "author".to_owned(),
                         signed_by: None,
+                        needs: Vec::new(),
                     },
                 },
                 None,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hotswap_core::ids::{Incarnation, NodeId};
 use hotswap_core::reconcile::Ledger;
 use hotswap_core::report::Hello;
-use hotswap_runtime::WasmHost;
+use hotswap_runtime::Runtimes;
 use hotswap_telemetry::metrics::{MetricsExporter, MetricsOtlpError};
 use hotswap_telemetry::otlp::{Exporter, OtlpError, Spans};
 use hotswap_trust::PolicyError;
@@ -23,6 +23,7 @@ use crate::disk::{Folder, FolderError, Found, LedgerError, LedgerFile, PackageSt
 use crate::driver::{Booted, Driver, HealthMeter, LedgerWriter, Left, Parts, Stats, Totals};
 use crate::fetch::Packages;
 use crate::ingress::{Ingress, IngressConfig, Patience, Stopped};
+use crate::machine;
 use crate::meter::Meter;
 use crate::metrics::{self, Line, Shown};
 use crate::secrets::Secrets;
@@ -151,13 +152,16 @@ impl Agent {
     /// # Errors
     /// A faulty setting, a data folder that can't be used, is another's or another version's, an address that can't
     /// be listened on.
-    pub async fn start(config: AgentConfig, host: Arc<WasmHost>) -> Result<RunningAgent, AgentError> {
+    pub async fn start(
+        config: AgentConfig,
+        runtimes: impl Into<Runtimes>,
+    ) -> Result<RunningAgent, AgentError> {
         config.validate()?;
         let listener = TcpListener::bind(config.listen)
             .await
             .and_then(TcpListener::into_std);
         let listener = listener.map_err(|source| unheard("the ingress", config.listen, source))?;
-        Self::start_on(config, host, listener).await
+        Self::start_on(config, runtimes, listener).await
     }
 
     /// Starts a node as [`Agent::start`] does, with a socket that listens already: a service manager's, or a
@@ -167,10 +171,10 @@ impl Agent {
     /// Those of [`Agent::start`].
     pub async fn start_on(
         config: AgentConfig,
-        host: Arc<WasmHost>,
+        runtimes: impl Into<Runtimes>,
         listener: std::net::TcpListener,
     ) -> Result<RunningAgent, AgentError> {
-        let (agent, has_booted) = Self::boot(config, host, listener, Some(BOOT_TIME_MAX)).await?;
+        let (agent, has_booted) = Self::boot(config, runtimes.into(), listener, Some(BOOT_TIME_MAX)).await?;
         drop(has_booted);
         Ok(agent)
     }
@@ -182,10 +186,10 @@ impl Agent {
     /// Those of [`Agent::start`], and that not everything can be served: the node is stopped again, in order.
     pub async fn succeed(
         config: AgentConfig,
-        host: Arc<WasmHost>,
+        runtimes: impl Into<Runtimes>,
         listener: std::net::TcpListener,
     ) -> Result<RunningAgent, AgentError> {
-        let (agent, has_booted) = Self::boot(config, host, listener, None).await?;
+        let (agent, has_booted) = Self::boot(config, runtimes.into(), listener, None).await?;
         let waited = match timeout(SUCCESSOR_BOOT_TIME_MAX, has_booted).await {
             Ok(Ok(Booted::Whole)) => return Ok(agent),
             Ok(_) => None,
@@ -198,7 +202,7 @@ impl Agent {
     /// `accepts_after`: how long the ingress waits for the boot; `None` as long as it takes.
     async fn boot(
         config: AgentConfig,
-        host: Arc<WasmHost>,
+        runtimes: Runtimes,
         listener: std::net::TcpListener,
         accepts_after: Option<Duration>,
     ) -> Result<(RunningAgent, oneshot::Receiver<Booted>), AgentError> {
@@ -274,7 +278,7 @@ impl Agent {
             Parts {
                 writer,
                 ledger,
-                hello: hello(&config, ingress_addr),
+                hello: hello(&config, ingress_addr, &runtimes),
                 heartbeat: config.heartbeat,
                 ingress_addr: reachable(ingress_addr),
                 ingress: ingress.clone(),
@@ -285,7 +289,7 @@ impl Agent {
                 line,
                 spans: NodeSpans::new(config.node.to_string(), spans.clone()),
                 packages: Arc::new(Packages::new(store, channel.clone())),
-                runtime: host,
+                runtimes,
             },
             booted,
         );
@@ -541,14 +545,14 @@ fn next_incarnation(before: Incarnation) -> Incarnation {
     Incarnation(ms.max(before.0.saturating_add(1)))
 }
 
-fn hello(config: &AgentConfig, ingress: SocketAddr) -> Hello {
+fn hello(config: &AgentConfig, ingress: SocketAddr, runtimes: &Runtimes) -> Hello {
     Hello {
         hostname: config.hostname.clone().unwrap_or_else(|| config.node.to_string()),
         environment: config.environment.clone(),
         ingress: config.advertise.clone().unwrap_or_else(|| ingress.to_string()),
         labels: config.labels.clone(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        capabilities: vec![hotswap_package::Kind::Wasm.as_str().to_owned()],
+        capabilities: machine::capabilities(runtimes),
     }
 }
 

@@ -12,6 +12,7 @@ mod config;
 mod disk;
 mod driver;
 mod fetch;
+mod machine;
 mod metrics;
 mod secrets;
 mod session;

@@ -26,10 +26,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use hotswap_runtime::WasmHost;
+use hotswap_runtime::Runtimes;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -152,7 +151,7 @@ impl Heir {
         self,
         agent: RunningAgent,
         config: &AgentConfig,
-        host: &Arc<WasmHost>,
+        runtimes: &(impl Into<Runtimes> + Clone),
         succeeded: impl FnOnce(Option<u32>),
     ) -> Result<Outcome, AgentError> {
         let process = self.process;
@@ -176,7 +175,7 @@ impl Heir {
                 Ok(Outcome::Succeeded(retired.finish().await))
             }
             Err(error) => {
-                let agent = boot_again(&retired, config, host).await?;
+                let agent = boot_again(&retired, config, runtimes).await?;
                 retired.finish().await;
                 Ok(Outcome::Stays(agent, error))
             }
@@ -188,7 +187,7 @@ impl Heir {
 async fn boot_again(
     retired: &Retired,
     config: &AgentConfig,
-    host: &Arc<WasmHost>,
+    runtimes: &(impl Into<Runtimes> + Clone),
 ) -> Result<RunningAgent, AgentError> {
     let end = Instant::now() + FOLDER_TIME_MAX;
     loop {
@@ -197,7 +196,7 @@ async fn boot_again(
             address: config.listen,
             source,
         })?;
-        match Agent::start_on(config.clone(), Arc::clone(host), listener).await {
+        match Agent::start_on(config.clone(), runtimes.clone(), listener).await {
             Err(AgentError::Folder(FolderError::InUse { .. })) if Instant::now() < end => {
                 tokio::time::sleep(FOLDER_PAUSE).await;
             }
@@ -249,7 +248,7 @@ impl Offer {
     pub async fn accept(
         self,
         config: AgentConfig,
-        host: Arc<WasmHost>,
+        runtimes: impl Into<Runtimes>,
     ) -> Result<RunningAgent, TakeoverError> {
         let Self { mut line, listener } = self;
         let mut line = blocking(move || {
@@ -258,7 +257,7 @@ impl Offer {
             Ok::<_, TakeoverError>(line)
         })
         .await?;
-        let agent = Agent::succeed(config, host, listener).await?;
+        let agent = Agent::succeed(config, runtimes, listener).await?;
         match blocking(move || line.say(SERVING)).await {
             Ok(()) => Ok(agent),
             Err(error) => {

@@ -20,7 +20,7 @@ use crate::exit;
 pub(crate) use config::{Config, Layers};
 pub(crate) use deployments::{Clusters, Decision, Deploy, Deployments, One, Replay, Watched};
 pub(crate) use fleet::{NodeCommand, Nodes};
-pub(crate) use modules::{Identity, Lang, Module, Push, Verify};
+pub(crate) use modules::{BeginKind, Identity, Lang, Module, Push, Verify};
 pub(crate) use people::{Audit, AuditList, Context, Key, Login, Token, User};
 pub(crate) use processes::{Agent, Backup, Demo, Doctor, Restore, Server};
 pub(crate) use release::{Events, OneVersion, Plan, Undeploy, VersionWithReason};
@@ -203,6 +203,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   hotswap nodes --env Production
   hotswap nodes drain web-1 --reason 'a new disk' --wait")]
+    #[command(alias = "node")]
     Nodes(Nodes),
     /// Write what happened, or with -f what happens, a line for each event
     #[command(after_help = "Examples:

@@ -389,6 +389,21 @@ pub enum Refusal {
         /// Why it is withdrawn.
         reason: String,
     },
+    /// No node of the target can run it.
+    #[error(
+        "no node of {environment} can run {module} {version}: {}",
+        nodes_listed(nodes)
+    )]
+    NoCapableNode {
+        /// The module.
+        module: ModuleName,
+        /// The version asked for.
+        version: semver::Version,
+        /// The target.
+        environment: EnvName,
+        /// Every node there, with what it lacks.
+        nodes: Vec<String>,
+    },
     /// It can't be done in the state that things are in.
     #[error("{0}")]
     NotNow(String),
@@ -404,6 +419,20 @@ pub enum Refusal {
     /// A limit is reached.
     #[error("{0}")]
     Limit(String),
+}
+
+fn nodes_listed(nodes: &[String]) -> String {
+    const NODES_SHOWN_MAX: usize = 5;
+    let shown = nodes
+        .iter()
+        .take(NODES_SHOWN_MAX)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("; ");
+    match nodes.len().saturating_sub(NODES_SHOWN_MAX) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
 }
 
 fn list(names: &[String]) -> String {
@@ -433,7 +462,8 @@ impl Refusal {
             Self::ReleaseHeld { .. }
             | Self::ReleaseRevoked { .. }
             | Self::BelowMinimum { .. }
-            | Self::ReleaseYanked { .. } => RefusalKind::Invalid,
+            | Self::ReleaseYanked { .. }
+            | Self::NoCapableNode { .. } => RefusalKind::Invalid,
             Self::DuplicateDeployment(_)
             | Self::ReleaseConflict { .. }
             | Self::AlreadyDecided(_)
@@ -458,6 +488,7 @@ impl Refusal {
             Self::BelowMinimum { .. } => "below_minimum_version",
             Self::ReleaseYanked { .. } => "release_yanked",
             Self::ValuesChanged { .. } => "values_changed",
+            Self::NoCapableNode { .. } => "no_capable_node",
             Self::NotNow(_) => "not_now",
             Self::AlreadyDecided(_) => "already_decided",
             Self::Forbidden(_) => "forbidden",

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::analysis::{ArmCounts, Block, Control, Histogram, Judge, JudgePolicy, Outcome};
 use crate::apply::apply;
+use crate::capability;
 use crate::command::{Command, DeployRequest, Refusal};
 use crate::decide::{self, Input, decide};
 use crate::event::{Event, Logged};
@@ -150,7 +151,7 @@ pub fn plan(state: &State, obs: &Observations, request: DeployRequest, now: Now)
         let StageKind::Deploy(environment) = &stage.kind else {
             continue;
         };
-        let planned = ahead.environment(&deployment, place, environment, &release, kind);
+        let planned = ahead.environment(&deployment, place, environment, &release);
         let fails = matches!(planned.action, Action::Fail { .. });
         environments.push(planned);
         if fails {
@@ -194,7 +195,6 @@ impl Ahead<'_> {
         place: u32,
         name: &EnvName,
         release: &ReleaseRef,
-        kind: Kind,
     ) -> EnvironmentPlan {
         let mut planned = EnvironmentPlan {
             environment: name.clone(),
@@ -244,7 +244,7 @@ impl Ahead<'_> {
                         _ => Action::Skip { reason },
                     };
                 }
-                Event::RolloutStarted { plan } => self.roll_out(plan, kind, &mut planned),
+                Event::RolloutStarted { plan } => self.roll_out(plan, &mut planned),
                 _ => {}
             }
         }
@@ -262,8 +262,8 @@ impl Ahead<'_> {
         }
     }
 
-    fn roll_out(&mut self, plan: &RolloutPlan, kind: Kind, planned: &mut EnvironmentPlan) {
-        planned.unable = self.unable(&plan.order, kind);
+    fn roll_out(&mut self, plan: &RolloutPlan, planned: &mut EnvironmentPlan) {
+        planned.unable = self.unable(plan);
         let drained = self.state.envs.get(&plan.environment).into_iter();
         planned.left_out = drained
             .flat_map(|env| &env.nodes)
@@ -378,18 +378,16 @@ impl Ahead<'_> {
     }
 
     /// Nodes whose report doesn't name what the release needs.
-    fn unable(&self, roster: &[NodeId], kind: Kind) -> Vec<(NodeId, String)> {
-        let why = |node: &NodeId| {
-            let hello = self.obs.node(node)?.hello.as_ref()?;
-            let able = hello
-                .capabilities
-                .iter()
-                .any(|capability| capability == kind.name());
-            let has = hello.capabilities.join(", ");
-            let has = if has.is_empty() { "nothing" } else { &has };
-            (!able).then(|| (node.clone(), format!("runs {has}, not {}", kind.name())))
+    fn unable(&self, plan: &RolloutPlan) -> Vec<(NodeId, String)> {
+        let release = plan
+            .candidate
+            .as_ref()
+            .and_then(|candidate| self.state.release(&plan.module, &candidate.version).ok());
+        let Some(release) = release else {
+            return Vec::new();
         };
-        roster.iter().filter_map(why).collect()
+        let lack = |node: &NodeId| Some((node.clone(), capability::lack(self.obs, node, release)?));
+        plan.order.iter().filter_map(lack).collect()
     }
 
     fn judged(&self, plan: &RolloutPlan, step: &Step, cohort: &[NodeId]) -> Option<JudgeNeed> {

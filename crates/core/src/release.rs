@@ -56,6 +56,9 @@ pub struct Release {
     /// judges the signature itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+    /// What a node must have to run it, besides its kind: words as nodes name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
 }
 
 /// Why no promotion takes a release until a person releases it.

@@ -88,6 +88,7 @@ fn world(way: Way, nodes: usize) -> World {
                 pushed_at: WallTime(0),
                 pushed_by: "paul".to_owned(),
                 signed_by: None,
+                needs: Vec::new(),
             };
             let (module, version) = (module(place), semver::Version::new(version, 0, 0));
             world

@@ -243,6 +243,7 @@ fn world(max_failed: u32, on_inconclusive: OnInconclusive) -> World {
             pushed_at,
             pushed_by,
             signed_by: None,
+            needs: Vec::new(),
         };
         world
             .command(Command::PushRelease {

@@ -8,7 +8,9 @@
 mod faults;
 mod file;
 mod manifest;
+mod needs;
 mod parse;
+mod process;
 mod rules;
 mod units;
 
@@ -20,4 +22,6 @@ pub use manifest::{
     Capabilities, Health, Isolation, Kind, Limits, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Route,
     SmokeCheck,
 };
+pub use needs::needs;
+pub use process::{Process, Ready, SocketKind};
 pub use units::{ByteSize, HumanDuration, InvalidUnit};

@@ -7,6 +7,7 @@ use hotswap_core::ids::ModuleName;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use crate::process::Process;
 use crate::units::{ByteSize, HumanDuration};
 
 /// The manifest's file name, in the author's folder and in the package.
@@ -52,6 +53,9 @@ pub struct Manifest {
     /// When a node leaves it by itself.
     #[serde(default)]
     pub health: Health,
+    /// How it is run, if it is a process; nothing for other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
 }
 
 impl Manifest {
@@ -233,7 +237,8 @@ impl SmokeCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Capabilities {
-    /// Hosts that it sends requests to: `api.example.com`, `api.example.com:8443` or `*.example.com`.
+    /// Hosts that it sends requests to: `api.example.com`, `api.example.com:8443` or `*.example.com`. A process asks
+    /// for `*`, the network, or for nothing: native code can't be held to single hosts.
     pub outbound_hosts: Vec<String>,
     /// Environment variables that it reads.
     pub environment: Vec<String>,

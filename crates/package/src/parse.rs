@@ -12,6 +12,7 @@ use crate::manifest::{
     Manifest, Route, SmokeCheck, default_drain_deadline, default_method, default_smoke_timeout,
     default_status,
 };
+use crate::process::{Process, Ready};
 use crate::rules;
 
 /// Longest description, in characters.
@@ -87,8 +88,23 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
     let smoke = top.list("smoke", SmokeCheck::COUNT_MAX, read_smoke);
     let capabilities = top
         .section("capabilities")
-        .map_or_else(Capabilities::default, read_capabilities);
+        .map_or_else(Capabilities::default, |section| read_capabilities(section, kind));
     let health = top.section("health").map_or_else(Health::default, read_health);
+    let process = top.section("process").map(read_process);
+    let process = match (kind, process) {
+        (Kind::Process, process) => Some(process.unwrap_or_default()),
+        (_, None) => None,
+        (_, Some(_)) => {
+            top.fault(
+                "process",
+                format!("is for process modules, and this one is of kind {kind}; leave it out"),
+            );
+            None
+        }
+    };
+    if kind == Kind::Process && isolation == Isolation::Request {
+        top.fault("isolation", "a process serves many requests; leave it out");
+    }
     check_together(&mut top, kind, &routes, &smoke);
     top.finish(&[
         "name",
@@ -103,6 +119,7 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
         "[[smoke]]",
         "[capabilities]",
         "[health]",
+        "[process]",
     ]);
     Some(Manifest {
         name: name?,
@@ -117,6 +134,7 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
         smoke: smoke.into_iter().flatten().collect(),
         capabilities,
         health,
+        process,
     })
 }
 
@@ -246,7 +264,7 @@ fn read_smoke(mut section: Section<'_>) -> Option<SmokeCheck> {
     })
 }
 
-fn read_capabilities(mut section: Section<'_>) -> Capabilities {
+fn read_capabilities(mut section: Section<'_>, kind: Kind) -> Capabilities {
     let capabilities = Capabilities {
         outbound_hosts: section.optional("outbound-hosts", Vec::new()),
         environment: section.optional("environment", Vec::new()),
@@ -255,9 +273,21 @@ fn read_capabilities(mut section: Section<'_>) -> Capabilities {
         (
             "outbound-hosts",
             &capabilities.outbound_hosts,
-            rules::outbound_problem,
+            if kind == Kind::Process {
+                rules::network_problem
+            } else {
+                rules::outbound_problem
+            },
         ),
-        ("environment", &capabilities.environment, rules::variable_problem),
+        (
+            "environment",
+            &capabilities.environment,
+            if kind == Kind::Process {
+                rules::process_variable_problem
+            } else {
+                rules::variable_problem
+            },
+        ),
     ];
     for (key, list, rule) in lists {
         if list.len() > Capabilities::COUNT_MAX {
@@ -274,6 +304,61 @@ fn read_capabilities(mut section: Section<'_>) -> Capabilities {
     }
     section.finish(&["outbound-hosts", "environment"]);
     capabilities
+}
+
+fn read_process(mut section: Section<'_>) -> Process {
+    let default = Process::default();
+    let process = Process {
+        arguments: section.optional("arguments", Vec::new()),
+        ready: section.optional("ready", default.ready),
+        ready_path: section.maybe("ready-path"),
+        ready_deadline: section.bounded("ready-deadline", default.ready_deadline, Process::READY_DEADLINE),
+        stop_deadline: section.bounded("stop-deadline", default.stop_deadline, Process::STOP_DEADLINE),
+        socket: section.optional("socket", default.socket),
+        tasks: section.bounded("tasks", default.tasks, Process::TASKS),
+        open_files: section.bounded("open-files", default.open_files, Process::OPEN_FILES),
+    };
+    if process.arguments.len() > Process::ARGUMENTS_MAX {
+        section.fault(
+            "arguments",
+            format!(
+                "there are {}; at most {}",
+                process.arguments.len(),
+                Process::ARGUMENTS_MAX
+            ),
+        );
+    }
+    for (i, argument) in process.arguments.iter().enumerate() {
+        if let Some(problem) = rules::argument_problem(argument) {
+            section.fault(&format!("arguments[{i}]"), problem);
+        }
+    }
+    match (process.ready, &process.ready_path) {
+        (Ready::Http, None) => section.fault(
+            "ready-path",
+            "is missing; give the path that answers once the process is ready, such as \"/health\"",
+        ),
+        (Ready::Http, Some(path)) => {
+            if let Some(problem) = rules::path_problem(path) {
+                section.fault("ready-path", problem);
+            }
+        }
+        (Ready::Notify, Some(_)) => {
+            section.fault("ready-path", "is for ready = \"http\"; leave it out, or set that");
+        }
+        (Ready::Notify, None) => {}
+    }
+    section.finish(&[
+        "arguments",
+        "ready",
+        "ready-path",
+        "ready-deadline",
+        "stop-deadline",
+        "socket",
+        "tasks",
+        "open-files",
+    ]);
+    process
 }
 
 fn read_health(mut section: Section<'_>) -> Health {

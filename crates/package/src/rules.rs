@@ -121,6 +121,47 @@ pub(crate) fn outbound_problem(host: &str) -> Option<String> {
     })
 }
 
+/// What a process may ask of the network: all of it.
+pub(crate) fn network_problem(host: &str) -> Option<String> {
+    (host != "*").then(|| {
+        format!(
+            "{:?} can't be enforced: native code is held to no single hosts. Ask for \"*\", the network, or leave it out",
+            shorten(host)
+        )
+    })
+}
+
+/// What a process finds set anyway.
+const VARIABLES_RESERVED: [&str; 9] = [
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "HOTSWAP_MODULE",
+    "HOTSWAP_VERSION",
+    "HOTSWAP_NODE",
+    "HOTSWAP_RUN",
+    "TMPDIR",
+];
+
+pub(crate) fn process_variable_problem(name: &str) -> Option<String> {
+    if VARIABLES_RESERVED.contains(&name) {
+        return Some("is set by the node for every process; leave it out".to_owned());
+    }
+    variable_problem(name)
+}
+
+pub(crate) fn argument_problem(argument: &str) -> Option<String> {
+    use crate::process::Process;
+    let right = argument.len() <= Process::ARGUMENT_LEN_MAX && !argument.contains('\0');
+    (!right).then(|| {
+        format!(
+            "must be at most {} bytes without a zero byte",
+            Process::ARGUMENT_LEN_MAX
+        )
+    })
+}
+
 pub(crate) fn variable_problem(name: &str) -> Option<String> {
     let right = (1..=VARIABLE_LEN_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use hotswap_package::{MANIFEST_FILE, Package, PackageLimits, pack};
 
+/// Native servers: one folder each, whose artifact may have to be built.
+const NATIVE: &str = "native";
+
 fn module_folders() -> Vec<PathBuf> {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modules");
     let below = |dir: &Path| {
@@ -13,7 +16,9 @@ fn module_folders() -> Vec<PathBuf> {
             .flatten()
             .map(|entry| entry.unwrap().path())
     };
-    let versions = below(&modules).flat_map(|module| below(&module).collect::<Vec<_>>());
+    let versions = below(&modules)
+        .filter(|dir| !dir.ends_with(NATIVE))
+        .flat_map(|module| below(&module).collect::<Vec<_>>());
     versions.filter(|dir| dir.join(MANIFEST_FILE).is_file()).collect()
 }
 
@@ -35,4 +40,18 @@ fn each_example_packs_and_reads_back() {
             package
         );
     }
+}
+
+#[test]
+fn native_examples_are_described_and_the_script_packs_as_it_is() {
+    let native = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../modules")
+        .join(NATIVE);
+    let text = fs::read_to_string(native.join("quotes").join(MANIFEST_FILE)).unwrap();
+    assert!(hotswap_package::Manifest::parse(&text).is_ok());
+    let package = pack(&native.join("greetings")).unwrap();
+    assert_eq!(
+        hotswap_package::needs(&package.manifest, &package.artifact),
+        ["process"]
+    );
 }

@@ -1,7 +1,8 @@
 //! Manifests: defaults, and that every fault is told at once by its key.
 
 use hotswap_package::{
-    ByteSize, HumanDuration, Isolation, Kind, Limits, MANIFEST_BYTES_MAX, Manifest, ManifestError, Route,
+    ByteSize, HumanDuration, Isolation, Kind, Limits, MANIFEST_BYTES_MAX, Manifest, ManifestError, Process,
+    Ready, Route, SocketKind,
 };
 use proptest::prelude::*;
 
@@ -22,7 +23,6 @@ version = "2.1.0-rc.1"
 kind = "process"
 entry = "payment-processor"
 description = "Takes payments."
-isolation = "request"
 drain-deadline = "30s"
 
 [[routes]]
@@ -47,12 +47,22 @@ expect-body-contains = "authorised"
 timeout = "1s"
 
 [capabilities]
-outbound-hosts = ["api.example.com:8443", "*.example.org"]
+outbound-hosts = ["*"]
 environment = ["LOG_LEVEL"]
 
 [health]
 gross-error-share = 0.25
 window = 40
+
+[process]
+arguments = ["--workers", "2"]
+ready = "http"
+ready-path = "/ready"
+ready-deadline = "5s"
+stop-deadline = "2s"
+socket = "tcp"
+tasks = 8
+open-files = 64
 "#;
 
 fn faults(text: &str) -> Vec<String> {
@@ -80,7 +90,10 @@ fn every_key_is_read_and_survives_other_notations() {
     assert_eq!(manifest.limits.memory, ByteSize::mib(128));
     assert_eq!(manifest.limits.time, HumanDuration::millis(500));
     assert_eq!(manifest.smoke[0].headers["content-type"], "application/json");
-    assert_eq!(manifest.capabilities.outbound_hosts.len(), 2);
+    assert_eq!(manifest.capabilities.outbound_hosts, ["*"]);
+    let process = manifest.process.as_ref().unwrap();
+    assert_eq!((process.ready, process.socket), (Ready::Http, SocketKind::Tcp));
+    assert_eq!((process.tasks, process.open_files), (8, 64));
     let json = serde_json::to_string(&manifest).unwrap();
     assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
     let toml = toml::to_string(&manifest).unwrap();
@@ -165,6 +178,36 @@ fn routing_kinds_need_a_route_and_a_check_and_others_must_not_have_them() {
     let bare = "name = \"abc\"\nversion = \"1.0.0\"\nkind = \"kernel\"\nentry = \"a.ko\"";
     assert!(Manifest::parse(bare).is_ok());
     assert_eq!(faults(&format!("{bare}\n[[routes]]\nprefix = \"/\"")).len(), 1);
+}
+
+#[test]
+fn a_process_is_described_whole_and_nothing_that_cannot_be_kept_is_promised() {
+    let bare = SMALL.replace("entry = ", "kind = \"process\"\nentry = ");
+    assert_eq!(Manifest::parse(&bare).unwrap().process, Some(Process::default()));
+    assert_eq!(Manifest::parse(SMALL).unwrap().process, None);
+    let told = faults(&format!(
+        "isolation = \"request\"\n{bare}\n[capabilities]\noutbound-hosts = [\"api.example.com\"]\n\
+         environment = [\"LISTEN_FDS\"]\n[process]\nready-path = \"/x\"\ntasks = 0\nreadi = 1\narguments = [\"a\\u0000\"]"
+    ));
+    for key in [
+        "isolation",
+        "capabilities.outbound-hosts[0]",
+        "capabilities.environment[0]",
+        "process.ready-path",
+        "process.tasks",
+        "process.readi",
+        "process.arguments[0]",
+    ] {
+        assert!(
+            told.iter().any(|fault| fault.starts_with(&format!("{key}: "))),
+            "no {key} in {told:#?}"
+        );
+    }
+    assert_eq!(told.len(), 7, "{told:#?}");
+    let told = faults(&format!("{bare}\n[process]\nready = \"http\""));
+    assert!(told[0].starts_with("process.ready-path: is missing"), "{told:?}");
+    let told = faults(&format!("{SMALL}\n[process]\ntasks = 3"));
+    assert!(told[0].starts_with("process: is for process modules"), "{told:?}");
 }
 
 #[test]

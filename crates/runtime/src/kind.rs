@@ -72,6 +72,14 @@ impl std::fmt::Debug for Launch {
     }
 }
 
+/// A release's version, with the number of its configuration where it has one.
+pub(crate) fn label(manifest: &Manifest, config: u64) -> String {
+    match config {
+        0 => manifest.version.to_string(),
+        config => format!("{}@{config}", manifest.version),
+    }
+}
+
 /// An artifact that can start without further checks.
 pub trait Prepared: Send + Sync + 'static {
     /// The release's identity.

@@ -1,4 +1,5 @@
-//! What loads and runs modules on a node: the runtime traits and the WebAssembly host.
+//! What loads and runs modules on a node: the runtime traits, the WebAssembly host and the host of
+//! native processes.
 //!
 //! A [`Runtime`] prepares a verified artifact (compiles it, loads it for a check), a [`Prepared`] artifact starts
 //! [`Instance`]s, and an instance is one loaded release: ready to serve, metered, limited, drained when it goes.
@@ -8,6 +9,10 @@ mod body;
 mod failure;
 mod grants;
 mod kind;
+mod lines;
+mod places;
+pub mod process;
+mod runtimes;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod wasm;
@@ -19,4 +24,6 @@ pub use kind::{
     Artifact, BoxFuture, Closed, Instance, Launch, PrepareError, Prepared, Readiness, ResponseFuture,
     Runtime, StartError, Usage,
 };
+pub use process::{ProcessHost, ProcessHostConfig};
+pub use runtimes::Runtimes;
 pub use wasm::{WasmHost, WasmHostConfig};

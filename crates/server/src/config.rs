@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hotswap_core::ids::EnvName;
 use hotswap_core::policy::Environment;
-use hotswap_package::PACKAGE_BYTES_MAX;
+use hotswap_package::{Kind, PACKAGE_BYTES_MAX};
 use hotswap_telemetry::otlp::OtlpConfig;
 use hotswap_trust::Gate;
 use parking_lot::RwLock;
@@ -66,6 +66,8 @@ pub struct Grant {
     pub outbound_hosts: Vec<String>,
     /// Environment variables that modules may read; `*` is any variable.
     pub variables: Vec<String>,
+    /// Kinds of native code that may run, besides `wasm`, which is sandboxed and always may.
+    pub kinds: Vec<Kind>,
 }
 
 /// Grants that may be replaced while checks read them.

@@ -9,7 +9,7 @@ use hotswap_core::command::Command;
 use hotswap_core::policy::Environment;
 use hotswap_core::state::State;
 use hotswap_core::time::Millis;
-use hotswap_runtime::Runtime;
+use hotswap_runtime::Runtimes;
 use hotswap_telemetry::metrics::{MetricsExporter, MetricsOtlpError};
 use hotswap_telemetry::otlp::{Exporter, OtlpError};
 use hotswap_trust::{Gate, PolicyError};
@@ -143,8 +143,11 @@ impl Server {
     /// # Errors
     /// A port that can't be listened on, a data directory that can't be used, or a log that can't be recovered; each
     /// says what to do.
-    pub async fn start(config: ServerConfig, runtime: Arc<dyn Runtime>) -> Result<RunningServer, StartError> {
-        Self::start_on(config, runtime, Sockets::default()).await
+    pub async fn start(
+        config: ServerConfig,
+        runtimes: impl Into<Runtimes>,
+    ) -> Result<RunningServer, StartError> {
+        Self::start_on(config, runtimes, Sockets::default()).await
     }
 
     /// Starts a server as [`Server::start`] does, on sockets that listen already where there are such.
@@ -153,7 +156,7 @@ impl Server {
     /// Those of [`Server::start`].
     pub async fn start_on(
         config: ServerConfig,
-        runtime: Arc<dyn Runtime>,
+        runtimes: impl Into<Runtimes>,
         sockets: Sockets,
     ) -> Result<RunningServer, StartError> {
         Webhook::validate_all(&config.webhooks)?;
@@ -187,9 +190,9 @@ impl Server {
             shutdown: core.clone(),
         };
         let (bench, grants) = (Arc::clone(&registry), Arc::new(Grants::new(config.grants)));
-        let (granted, gate) = (Arc::clone(&grants), config.gate.clone());
+        let (granted, gate, runtimes) = (Arc::clone(&grants), config.gate.clone(), runtimes.into());
         let (driver, run) = driver::start(parts, |world, results| {
-            Checks::new(world, bench, runtime, granted, gate, results)
+            Checks::new(world, bench, runtimes, granted, gate, results)
         })
         .await?;
         let issuer = driver

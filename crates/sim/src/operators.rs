@@ -57,6 +57,7 @@ impl Operators {
                     pushed_at: WallTime(0),
                     pushed_by: "author".to_owned(),
                     signed_by: None,
+                    needs: Vec::new(),
                 };
                 let (module, version) = (module.name.clone(), plan.release.version.clone());
                 commands.push(Command::PushRelease {

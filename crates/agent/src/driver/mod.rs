@@ -18,7 +18,7 @@ use hotswap_core::reconcile::{Action, Ledger, NodeInput, Reconciler};
 use hotswap_core::report::{Hello, ReleaseStatus};
 use hotswap_core::spec::Observe;
 use hotswap_core::time::{CoreTime, Millis};
-use hotswap_runtime::Runtime;
+use hotswap_runtime::Runtimes;
 use hotswap_trust::Gate;
 use hotswap_wire::ServerMessage;
 use tokio::sync::{mpsc, oneshot};
@@ -70,7 +70,7 @@ pub(crate) struct Parts {
     pub(crate) gate: Gate,
     /// What modules' values name.
     pub(crate) secrets: Secrets,
-    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) runtimes: Runtimes,
 }
 
 /// A node's driver.
@@ -121,9 +121,14 @@ impl std::fmt::Debug for Left {
 impl Left {
     /// Ends them. The ingress has stopped before.
     pub(crate) async fn close(self) {
+        // At once: a process may take its time to end.
+        let closing = TaskTracker::new();
         for release in self.loaded.all() {
-            release.close(Duration::ZERO).await;
+            let release = Arc::clone(release);
+            closing.spawn(async move { release.close(Duration::ZERO).await });
         }
+        closing.close();
+        closing.wait().await;
     }
 }
 
@@ -308,11 +313,11 @@ impl Driver {
             return;
         }
         self.preparing.insert((digest, package));
-        let (packages, runtime) = (Arc::clone(&self.parts.packages), Arc::clone(&self.parts.runtime));
+        let (packages, runtimes) = (Arc::clone(&self.parts.packages), self.parts.runtimes.clone());
         let gate = self.parts.gate.clone();
         let span = self.parts.spans.begin("verify", &module, Some(package));
         self.work(async move {
-            let done = work::prepare(packages, gate, runtime, module, (digest, package)).await;
+            let done = work::prepare(packages, gate, runtimes, module, (digest, package)).await;
             if let Done::Prepared { result, .. } = &done {
                 span.end(result.as_ref().err().map(String::as_str));
             }

@@ -8,7 +8,7 @@ use hotswap_core::report::SmokeOutcome;
 use hotswap_core::spec::{SmokeRun, SmokeVia};
 use hotswap_core::values::Values;
 use hotswap_package::{Package, PackageLimits};
-use hotswap_runtime::{Artifact, Instance, Launch, Prepared, Runtime};
+use hotswap_runtime::{Artifact, Instance, Launch, Prepared, Runtimes};
 use hotswap_trust::Gate;
 
 use crate::admit::admit;
@@ -43,7 +43,7 @@ pub(super) enum Done {
 pub(super) async fn prepare(
     packages: Arc<Packages>,
     gate: Gate,
-    runtime: Arc<dyn Runtime>,
+    runtimes: Runtimes,
     module: ModuleName,
     (digest, package_digest): (Digest, Digest),
 ) -> Done {
@@ -63,12 +63,10 @@ pub(super) async fn prepare(
                 package.manifest.name
             ));
         }
-        if package.manifest.kind != runtime.kind() {
-            return Err(format!(
-                "this node does not run modules of kind {}",
-                package.manifest.kind
-            ));
-        }
+        let kind = package.manifest.kind;
+        let runtime = runtimes
+            .get(kind)
+            .ok_or_else(|| format!("this node does not run modules of kind {kind}"))?;
         let verdict = admit(&packages, &gate, package_digest, &module)
             .await
             .map_err(|refused| refused.to_string())?;

@@ -17,13 +17,26 @@ pub(crate) enum Lang {
     Python,
 }
 
+/// A kind that modules are begun in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BeginKind {
+    /// A WebAssembly component: sandboxed, on any processor.
+    Wasm,
+    /// A native server, in Rust or Python.
+    Process,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Module {
     /// Begin a module: a folder that builds, tests and packs with the commands that are printed
     #[command(after_help = "Examples:
   hotswap module init --lang rust quotes
-  hotswap module init --lang js greetings")]
+  hotswap module init --lang js greetings
+  hotswap module init --kind process --lang python reports")]
     Init {
+        /// The kind
+        #[arg(long, default_value = "wasm")]
+        kind: BeginKind,
         /// The language
         #[arg(long)]
         lang: Lang,

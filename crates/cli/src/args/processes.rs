@@ -119,6 +119,9 @@ pub(crate) struct Agent {
     /// A variable that modules may read if their manifests ask for it; may be repeated [default: none]
     #[arg(long = "grant-variable", value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) grant_variables: Vec<(String, String)>,
+    /// A kind of native code that this node runs: process; may be repeated [default: none]
+    #[arg(long = "native-kind", value_name = "KIND")]
+    pub(crate) native_kinds: Vec<String>,
     #[command(flatten)]
     pub(crate) trust: Trust,
     /// Take the node over from the agent that has its data folder, without dropping a request

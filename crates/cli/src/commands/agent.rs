@@ -2,12 +2,11 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use hotswap_agent::takeover::{Door, Heir, Offer, Outcome};
 use hotswap_agent::{Agent, AgentConfig, RunningAgent};
-use hotswap_runtime::{WasmHost, WasmHostConfig};
+use hotswap_runtime::Runtimes;
 use tokio::signal::unix::{Signal, SignalKind};
 
 use super::service::{self, Watchdog};
@@ -29,20 +28,14 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
     };
     let config = settings::agent_config(live.loaded())?;
     let program = std::env::current_exe().context("failed to find this program's file")?;
-    // Before the host is made: a predecessor that isn't there costs nothing.
+    // Before the runtimes are made: a predecessor that isn't there costs nothing.
     let offer = if args.takeover {
         Offer::ask(&config.data_dir).await?
     } else {
         None
     };
-    let host = WasmHostConfig {
-        cache_dir: Some(config.data_dir.join("compiled")),
-        grants: settings::node_grants(live.loaded()),
-        log_lines_per_second_max: live.loaded().config.agent.module_log_lines,
-        ..WasmHostConfig::default()
-    };
-    let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
-    let agent = start(&config, &host, offer).await?;
+    let runtimes = settings::node_runtimes(live.loaded(), &config)?;
+    let agent = start(&config, &runtimes, offer).await?;
     if let Err(error) = output.line(format!("ready: http://{}", agent.ingress_addr())) {
         // A successor may outlive whoever read its predecessor's output, and serves all the same.
         tracing::warn!(%error, "nobody reads standard output");
@@ -55,7 +48,7 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
         door: open_door(&config),
         agent,
         config,
-        host,
+        runtimes,
         program,
     };
     node.serve(stop, signals, live, logs).await
@@ -63,18 +56,18 @@ pub(super) async fn run(args: &args::Agent, global: &Global, output: &Output) ->
 
 async fn start(
     config: &AgentConfig,
-    host: &Arc<WasmHost>,
+    runtimes: &Runtimes,
     offer: Option<Offer>,
 ) -> anyhow::Result<RunningAgent> {
-    let (config, host) = (config.clone(), Arc::clone(host));
+    let (config, runtimes) = (config.clone(), runtimes.clone());
     if let Some(offer) = offer {
-        let agent = offer.accept(config, host).await?;
+        let agent = offer.accept(config, runtimes).await?;
         tracing::info!(process = std::process::id(), "took the node over");
         return Ok(agent);
     }
     Ok(match service::listener("ingress")? {
-        Some(listener) => Agent::start_on(config, host, listener).await?,
-        None => Agent::start(config, host).await?,
+        Some(listener) => Agent::start_on(config, runtimes, listener).await?,
+        None => Agent::start(config, runtimes).await?,
     })
 }
 
@@ -95,7 +88,7 @@ struct Node {
     agent: RunningAgent,
     door: Option<Door>,
     config: AgentConfig,
-    host: Arc<WasmHost>,
+    runtimes: Runtimes,
     program: PathBuf,
 }
 
@@ -151,7 +144,7 @@ impl Node {
             service::succeeded_by(process);
         };
         match heir
-            .hand_over(self.agent, &self.config, &self.host, succeeded)
+            .hand_over(self.agent, &self.config, &self.runtimes, succeeded)
             .await?
         {
             Outcome::Succeeded(stopped) => {

@@ -9,7 +9,7 @@ use hotswap_core::ids::ModuleName;
 use serde_json::json;
 use wit_component::ComponentEncoder;
 
-use crate::args::Lang;
+use crate::args::{BeginKind, Lang};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::problem::Problem;
@@ -29,6 +29,9 @@ const SET_UP: [&str; 4] = [
 
 /// What a language needs.
 struct Template {
+    manifest: &'static str,
+    /// The artifact's file name.
+    entry: &'static str,
     files: &'static [File],
     /// Whether the WIT files of `wasi:http` lie beside: the others' toolchains bring their own.
     wit: bool,
@@ -41,6 +44,8 @@ struct Template {
 }
 
 const MANIFEST: &str = include_str!("../../templates/module.toml.in");
+const NATIVE_MANIFEST: &str = include_str!("../../templates/process/module.toml.in");
+const WASM_ENTRY: &str = "{{NAME}}.wasm";
 const WIT: [File; 4] = [
     ("wit/world.wit", include_str!("../../templates/wit/world.wit")),
     (
@@ -54,6 +59,8 @@ const WIT: [File; 4] = [
     ),
 ];
 const RUST: Template = Template {
+    manifest: MANIFEST,
+    entry: WASM_ENTRY,
     files: &[
         ("Cargo.toml", include_str!("../../templates/rust/Cargo.toml.in")),
         ("src/lib.rs", include_str!("../../templates/rust/src/lib.rs.in")),
@@ -71,6 +78,8 @@ const RUST: Template = Template {
     commands: &["cargo test", "sh build.sh"],
 };
 const JS: Template = Template {
+    manifest: MANIFEST,
+    entry: WASM_ENTRY,
     files: &[
         ("package.json", include_str!("../../templates/js/package.json.in")),
         ("build.mjs", include_str!("../../templates/js/build.mjs")),
@@ -89,6 +98,8 @@ const JS: Template = Template {
     commands: &["npm install", "npm test", "npm run build"],
 };
 const PYTHON: Template = Template {
+    manifest: MANIFEST,
+    entry: WASM_ENTRY,
     files: &[
         (
             "requirements.txt",
@@ -114,13 +125,68 @@ const PYTHON: Template = Template {
     ],
 };
 
+const NATIVE_RUST: Template = Template {
+    manifest: NATIVE_MANIFEST,
+    entry: "{{NAME}}.bin",
+    files: &[
+        (
+            "Cargo.toml",
+            include_str!("../../templates/process/rust/Cargo.toml.in"),
+        ),
+        (
+            "src/main.rs",
+            include_str!("../../templates/process/rust/src/main.rs.in"),
+        ),
+        (
+            "src/http.rs",
+            include_str!("../../templates/process/rust/src/http.rs.in"),
+        ),
+        ("build.sh", include_str!("../../templates/process/rust/build.sh")),
+        (".gitignore", "/target\n*.bin\n*.hsm\n"),
+    ],
+    wit: false,
+    memory: "64MiB",
+    time: "2s",
+    versions: "module.toml and Cargo.toml",
+    commands: &["cargo test", "sh build.sh"],
+};
+const NATIVE_PYTHON: Template = Template {
+    manifest: NATIVE_MANIFEST,
+    entry: "server.py",
+    files: &[
+        (
+            "server.py",
+            include_str!("../../templates/process/python/server.py"),
+        ),
+        (
+            "test_server.py",
+            include_str!("../../templates/process/python/test_server.py"),
+        ),
+        (".gitignore", "__pycache__\n*.hsm\n"),
+    ],
+    wit: false,
+    memory: "128MiB",
+    time: "2s",
+    versions: "module.toml and server.py",
+    commands: &["python3 -m unittest"],
+};
+
 /// Writes a module that builds, tests and packs with the commands it prints.
-pub(super) fn init(lang: Lang, name: &str, output: &Output) -> anyhow::Result<Exit> {
+pub(super) fn init(kind: BeginKind, lang: Lang, name: &str, output: &Output) -> anyhow::Result<Exit> {
     let name: ModuleName = name.parse().map_err(|error| Problem::usage(format!("{error}")))?;
-    let template = match lang {
-        Lang::Rust => &RUST,
-        Lang::Js => &JS,
-        Lang::Python => &PYTHON,
+    let template = match (kind, lang) {
+        (BeginKind::Wasm, Lang::Rust) => &RUST,
+        (BeginKind::Wasm, Lang::Js) => &JS,
+        (BeginKind::Wasm, Lang::Python) => &PYTHON,
+        (BeginKind::Process, Lang::Rust) => &NATIVE_RUST,
+        (BeginKind::Process, Lang::Python) => &NATIVE_PYTHON,
+        (BeginKind::Process, Lang::Js) => {
+            return Err(
+                Problem::usage("there is no template for native servers in JavaScript")
+                    .next("give --lang rust or --lang python, or --kind wasm")
+                    .into(),
+            );
+        }
     };
     let folder = Path::new(name.as_str());
     fs::create_dir(folder).map_err(|error| match error.kind() {
@@ -130,12 +196,13 @@ pub(super) fn init(lang: Lang, name: &str, output: &Output) -> anyhow::Result<Ex
         _ => anyhow::Error::from(error).context(format!("failed to create {name}")),
     })?;
     let fill = |text: &str| {
-        text.replace("{{NAME}}", name.as_str())
+        text.replace("{{ENTRY}}", template.entry)
+            .replace("{{NAME}}", name.as_str())
             .replace("{{MEMORY}}", template.memory)
             .replace("{{TIME}}", template.time)
     };
     let wit: &[File] = if template.wit { &WIT } else { &[] };
-    let manifest = [("module.toml", MANIFEST)];
+    let manifest = [("module.toml", template.manifest)];
     let files = manifest.iter().chain(template.files).chain(wit);
     for (path, text) in files.clone() {
         let path = folder.join(path);
@@ -160,6 +227,12 @@ pub(super) fn init(lang: Lang, name: &str, output: &Output) -> anyhow::Result<Ex
     output.line(format!("{name} is begun. Where there is no server yet, once:"))?;
     for command in SET_UP {
         output.line(format!("  {command}"))?;
+    }
+    if kind == BeginKind::Process {
+        output.line(
+            "A native server runs only where that is granted: with kinds = [\"process\"] in its environment's grants, and \
+             on agents that are started with --native-kind process.",
+        )?;
     }
     output.line("From here to a node:")?;
     for command in &commands {

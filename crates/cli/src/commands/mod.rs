@@ -63,7 +63,7 @@ pub(crate) struct Remote<'a> {
 pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
-        Command::Module(Module::Init { lang, name }) => author::init(lang, &name, output),
+        Command::Module(Module::Init { kind, lang, name }) => author::init(kind, lang, &name, output),
         Command::Module(Module::Component { from, to }) => author::component(&from, &to, output),
         Command::Module(Module::Pack { dir }) => module::pack(&dir, global, output),
         Command::Module(Module::Push(args)) => {

@@ -168,7 +168,11 @@ async fn show(remote: &Remote<'_>, node: &str) -> anyhow::Result<Exit> {
         answer["lastHeartbeat"].as_str().map(ago).unwrap_or_default(),
     );
     fact("first seen", ago(text(&answer, "registered")));
-    fact("runs kinds", strings(&answer["capabilities"]).join(", "));
+    let (kinds, machine): (Vec<&str>, Vec<&str>) = strings(&answer["capabilities"])
+        .into_iter()
+        .partition(|word| KINDS.contains(word));
+    fact("runs kinds", kinds.join(", "));
+    fact("machine", machine.join(", "));
     fact("labels", labels(&answer));
     fact("drain", drain(&answer["drain"]));
     if let Some(health) = answer["health"].as_object() {
@@ -224,6 +228,9 @@ async fn show(remote: &Remote<'_>, node: &str) -> anyhow::Result<Exit> {
     output.table(&table)?;
     Ok(Exit::Done)
 }
+
+/// Capabilities that are kinds of module; the others say what the machine is.
+const KINDS: [&str; 4] = ["wasm", "process", "ebpf", "kernel"];
 
 fn strings(values: &Value) -> Vec<&str> {
     values

@@ -2,12 +2,10 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use hotswap_config::{Changes, Loaded};
 use hotswap_core::policy::Environment;
-use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig};
 use hotswap_server::{RunningServer, Server, Sockets};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::SignalKind;
@@ -35,19 +33,12 @@ pub(super) async fn run(args: &args::Server) -> anyhow::Result<Exit> {
         config.environments = Some(read_environments(path)?);
     }
     config.access.admin_password = admin_password(args)?;
-    // The server compiles and tries releases in the runtime that nodes have.
-    let host = WasmHostConfig {
-        cache_dir: Some(config.data_dir.join("compiled")),
-        // Here releases are only tried, in a sandbox; the scan says what isn't granted.
-        ungranted: Ungranted::Withhold,
-        ..WasmHostConfig::default()
-    };
-    let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
+    let runtimes = settings::server_runtimes(live.loaded(), &config)?;
     let sockets = Sockets {
         http: service::listener("http")?,
         agents: service::listener("agents")?,
     };
-    let mut server = Server::start_on(config, host, sockets).await?;
+    let mut server = Server::start_on(config, runtimes, sockets).await?;
     // In one write: whoever reads for the first line alone may be gone before a second one comes.
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(announcement(&server).as_bytes())?;

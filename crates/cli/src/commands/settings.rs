@@ -1,10 +1,15 @@
 //! From the configuration's layers to what a server and an agent are told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use hotswap_agent::{AgentConfig, TraceConfig};
+use hotswap_config::sections::NativeKind;
 use hotswap_config::{Changes, ConfigError, Loaded, Sources};
 use hotswap_core::ids::{EnvName, InvalidName};
+use hotswap_package::Kind;
+use hotswap_runtime::{ProcessHost, ProcessHostConfig, Runtimes, Ungranted, WasmHost, WasmHostConfig};
 use hotswap_server::notify::{Webhook, WebhookError};
 use hotswap_server::{Grant, RateLimits, ServerConfig};
 use hotswap_telemetry::otlp::{OtlpConfig, Transport};
@@ -136,6 +141,11 @@ pub(super) fn agent_sources(args: &args::Agent, global: &Global) -> Sources {
             "--grant-variable",
             "agent.grant-variables",
             (!variables.is_empty()).then(|| variables.join(",")),
+        )
+        .flag(
+            "--native-kind",
+            "agent.native-kinds",
+            (!args.native_kinds.is_empty()).then(|| args.native_kinds.join(",")),
         )
 }
 
@@ -347,6 +357,65 @@ pub(super) fn node_grants(loaded: &Loaded) -> hotswap_runtime::Grants {
     }
 }
 
+fn kind(kind: NativeKind) -> Kind {
+    match kind {
+        NativeKind::Process => Kind::Process,
+    }
+}
+
+/// What compiles and tries releases on a server: the runtimes that nodes have. Here nothing is granted; the scan says what
+/// nodes would not grant.
+///
+/// # Errors
+/// A host that can't start.
+pub(super) fn server_runtimes(loaded: &Loaded, config: &ServerConfig) -> anyhow::Result<Runtimes> {
+    let wasm = WasmHostConfig {
+        cache_dir: Some(config.data_dir.join("compiled")),
+        ungranted: Ungranted::Withhold,
+        ..WasmHostConfig::default()
+    };
+    let wasm = WasmHost::new(wasm).context("failed to start the WebAssembly runtime")?;
+    let mut runtimes = Runtimes::from(Arc::new(wasm));
+    if loaded.config.server.native_kinds.contains(&NativeKind::Process) {
+        let mut process = ProcessHostConfig::new(config.data_dir.join("processes"));
+        process.ungranted = Ungranted::Withhold;
+        let host = ProcessHost::new(process).context("failed to start the runtime of native processes")?;
+        runtimes = runtimes.with(Arc::new(host));
+    }
+    Ok(runtimes)
+}
+
+/// What runs modules on a node: WebAssembly always, native code where the configuration says so.
+///
+/// # Errors
+/// A host that can't start, or a setting that can't be.
+pub(super) fn node_runtimes(loaded: &Loaded, config: &AgentConfig) -> anyhow::Result<Runtimes> {
+    let (agent, grants) = (&loaded.config.agent, node_grants(loaded));
+    let wasm = WasmHostConfig {
+        cache_dir: Some(config.data_dir.join("compiled")),
+        grants: grants.clone(),
+        log_lines_per_second_max: agent.module_log_lines,
+        ..WasmHostConfig::default()
+    };
+    let wasm = WasmHost::new(wasm).context("failed to start the WebAssembly runtime")?;
+    let mut runtimes = Runtimes::from(Arc::new(wasm));
+    if agent.native_kinds.contains(&NativeKind::Process) {
+        let mut process = ProcessHostConfig::new(config.data_dir.join("processes"));
+        process.grants = grants;
+        process.log_lines_per_second_max = agent.module_log_lines;
+        process.cgroup.clone_from(&agent.cgroup);
+        if let Some(user) = &agent.process_user {
+            process.user = user.parse().map_err(|error| {
+                Problem::usage(format!("agent.process-user: {error}"))
+                    .next("give another by HOTSWAP_AGENT_PROCESS_USER or in hotswap.toml")
+            })?;
+        }
+        let host = ProcessHost::new(process).context("failed to start the runtime of native processes")?;
+        runtimes = runtimes.with(Arc::new(host));
+    }
+    Ok(runtimes)
+}
+
 /// What modules may ask for, by environment.
 pub(crate) fn grants(loaded: &Loaded) -> Vec<Grant> {
     let environments = loaded.config.environments.iter();
@@ -358,6 +427,7 @@ pub(crate) fn grants(loaded: &Loaded) -> Vec<Grant> {
                 .expect("names were checked when they were loaded"),
             outbound_hosts: environment.grants.outbound_hosts.clone(),
             variables: environment.grants.variables.clone(),
+            kinds: environment.grants.kinds.iter().copied().map(kind).collect(),
         })
         .collect()
 }

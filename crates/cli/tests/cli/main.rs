@@ -3,6 +3,7 @@
 mod console;
 mod faults;
 mod fleet;
+mod native;
 mod operation;
 mod people;
 mod sight;

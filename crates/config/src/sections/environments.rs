@@ -97,6 +97,14 @@ pub enum Canary {
     Traffic,
 }
 
+/// A kind of module that is native code, and runs only where that is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NativeKind {
+    /// Native servers.
+    Process,
+}
+
 /// What to do when the longest soak ends without a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -116,6 +124,8 @@ section! {
         outbound_hosts: Vec<String> = Vec::new(),
         /// Environment variables that modules may read; `*` is any variable.
         variables: Vec<String> = Vec::new(),
+        /// Kinds of native code that may be deployed: process. Modules of kind wasm always may.
+        kinds: Vec<NativeKind> = Vec::new(),
     }
 }
 

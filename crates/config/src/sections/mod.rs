@@ -7,7 +7,8 @@ mod server;
 
 pub use agent::Agent;
 pub use environments::{
-    Approvers, Canary, Environment, Freeze, Grants, Judge, OnInconclusive, Policy, Strategy, StrategyType,
+    Approvers, Canary, Environment, Freeze, Grants, Judge, NativeKind, OnInconclusive, Policy, Strategy,
+    StrategyType,
 };
 pub use log::{Log, LogFormat};
 pub use server::{RateLimits, Server};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use hotswap_package::{ByteSize, HumanDuration, PACKAGE_BYTES_MAX};
 
+use super::NativeKind;
 use crate::section::section;
 
 section! {
@@ -34,6 +35,9 @@ section! {
         trust: Option<PathBuf> = None,
         /// Take modules without a signature too: for trying out only.
         allow_unsigned: bool = false,
+        /// Kinds of native code that this server starts for a moment to test it, as nobody and without a network:
+        /// process. Without them nodes are the first to run it.
+        native_kinds: Vec<NativeKind> = Vec::new(),
         /// How many requests somebody may send in a minute: a user, or whoever has no token by address.
         rate_limits: RateLimits = RateLimits::default(),
         /// Origins such as https://ops.example.com whose pages may read answers.

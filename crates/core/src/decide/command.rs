@@ -3,6 +3,7 @@
 use super::forward::go_back;
 use super::node_commands::DRAIN_DEADLINE_MAX;
 use super::{Reply, node_commands, releases, values};
+use crate::capability::none_able;
 use crate::command::{Command, DEPLOYMENTS_UNFINISHED_MAX, DeployRequest, Refusal};
 use crate::desired::nodes_ahead;
 use crate::event::Event;
@@ -37,7 +38,7 @@ pub(super) fn command(
             version,
             release,
         } => push(state, module, version, release),
-        Command::Deploy(request) => deploy(state, request),
+        Command::Deploy(request) => deploy(state, obs, request),
         Command::Decide {
             deployment,
             approve,
@@ -297,10 +298,11 @@ fn set_minimum(
     ))
 }
 
-fn deploy(state: &State, mut request: Box<DeployRequest>) -> Result<Accepted, Refusal> {
+fn deploy(state: &State, obs: &Observations, mut request: Box<DeployRequest>) -> Result<Accepted, Refusal> {
     let environment = state.environment(&request.target)?;
     request.target = environment.name.clone();
-    let digest = state.release(&request.module, &request.version)?.digest;
+    let pushed = state.release(&request.module, &request.version)?;
+    let digest = pushed.digest;
     let release = ReleaseRef {
         version: request.version.clone(),
         digest,
@@ -345,6 +347,17 @@ fn deploy(state: &State, mut request: Box<DeployRequest>) -> Result<Accepted, Re
             module,
             version,
             reason,
+        });
+    }
+    if let Some(nodes) = none_able(state, obs, &request.target, pushed) {
+        return Err(Refusal::NoCapableNode {
+            module: request.module.clone(),
+            version: request.version.clone(),
+            environment: request.target.clone(),
+            nodes: nodes
+                .into_iter()
+                .map(|(node, lack)| format!("{node} {lack}"))
+                .collect(),
         });
     }
     if state.deployment(&request.id).is_some() {

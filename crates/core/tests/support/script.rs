@@ -417,6 +417,7 @@ impl Script {
             pushed_at: WallTime(0),
             pushed_by: "paul".to_owned(),
             signed_by: None,
+            needs: Vec::new(),
         };
         let (module, version) = (module.parse().unwrap(), version.parse().unwrap());
         self.ask(Command::PushRelease {

@@ -19,10 +19,11 @@ use wasmtime_wasi_http::{Error as HttpError, WasiHttpView};
 use super::guest::{CallClock, OutOfTime};
 use super::instance::Serving;
 use super::pool::Worker;
-use super::release::Place;
+
 use crate::body::{Body, BodyError};
 use crate::failure::Failure;
 use crate::kind::BoxFuture;
+use crate::places::Place;
 
 /// What a guest that gets no host name is told.
 const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -144,11 +145,11 @@ impl Call {
         let limits = self.limits.get_or_insert_with(|| {
             Box::pin(Limits {
                 time: Box::pin(tokio::time::sleep_until((self.begun + limit).into())),
-                cut: Box::pin(release.cut.clone().cancelled_owned()),
+                cut: Box::pin(release.places.cut.clone().cancelled_owned()),
             })
         });
         let failure = if limits.cut.as_mut().poll(cx).is_ready() {
-            release.request_cut();
+            release.places.request_cut();
             Failure::Cut
         } else if limits.time.as_mut().poll(cx).is_ready() {
             Failure::TimedOut { limit }

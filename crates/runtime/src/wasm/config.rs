@@ -47,13 +47,8 @@ pub(super) struct GuestLimits {
     pub(super) memory_bytes_max: u64,
     pub(super) request_time_max: Duration,
     pub(super) concurrency_max: u32,
-    pub(super) queue_max: u32,
     pub(super) reuse_max: u32,
 }
-
-/// Requests that wait for a place, as a multiple of those that are served: enough for a burst, too few to let a
-/// queue grow that nobody waits for any more.
-const QUEUE_PER_PLACE: u32 = 4;
 
 impl From<&Manifest> for GuestLimits {
     fn from(manifest: &Manifest) -> Self {
@@ -62,7 +57,6 @@ impl From<&Manifest> for GuestLimits {
             memory_bytes_max: limits.memory.0,
             request_time_max: limits.time.0,
             concurrency_max: limits.concurrency.max(1),
-            queue_max: limits.concurrency.saturating_mul(QUEUE_PER_PLACE),
             reuse_max: match manifest.isolation {
                 Isolation::Reuse => limits.instance_reuse.max(1),
                 Isolation::Request => 1,

@@ -13,9 +13,10 @@ use wasmtime_wasi_http::{
     WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use super::logs::{CallTrace, LogStream, Output};
+use super::logs::{CallTrace, LogStream};
 use super::outbound;
 use super::release::ReleaseState;
+use crate::lines::Output;
 
 /// Most resources (requests, bodies, streams, pollables) that a guest may hold at once; one that never drops any is
 /// stopped here.

@@ -17,9 +17,6 @@ use crate::body::Body;
 use crate::failure::Failure;
 use crate::kind::{BoxFuture, Closed, Instance, Launch, Readiness, ResponseFuture, StartError, Usage};
 
-/// How long a request that was cut may take to notice.
-const CUT_GRACE: Duration = Duration::from_secs(1);
-
 /// A WebAssembly release, loaded: many sandboxes, one face.
 pub struct WasmInstance {
     serving: Arc<Serving>,
@@ -70,7 +67,7 @@ impl Serving {
     }
 
     async fn run(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Failure> {
-        let Some(place) = self.release.enter().await? else {
+        let Some(place) = self.release.places.enter().await? else {
             return Err(Failure::Closed(Box::new(request)));
         };
         let worker = match self.pool.take() {
@@ -174,7 +171,7 @@ impl Instance for WasmInstance {
     }
 
     fn readiness(&self) -> Readiness {
-        if self.serving.release.is_closed() {
+        if self.serving.release.places.is_closed() {
             Readiness::Closed
         } else {
             Readiness::Ready
@@ -187,24 +184,16 @@ impl Instance for WasmInstance {
 
     fn close(&self, deadline: Duration) -> BoxFuture<'static, Closed> {
         let serving = Arc::clone(&self.serving);
-        serving.release.close();
+        serving.release.places.close();
         serving.pool.clear();
-        Box::pin(async move {
-            let release = &serving.release;
-            if tokio::time::timeout(deadline, release.drained()).await.is_err() {
-                release.cut.cancel();
-                // What still runs after this holds no worker that could be freed sooner.
-                let _ = tokio::time::timeout(CUT_GRACE, release.drained()).await;
-            }
-            Closed { cut: release.cuts() }
-        })
+        Box::pin(async move { serving.release.places.drain(deadline).await })
     }
 }
 
 impl Drop for WasmInstance {
     fn drop(&mut self) {
         // Without a drain, requests in flight finish; nothing new can come.
-        self.serving.release.close();
+        self.serving.release.places.close();
         self.serving.pool.clear();
     }
 }

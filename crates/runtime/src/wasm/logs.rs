@@ -2,10 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use hotswap_core::trace::TraceParent;
@@ -14,60 +12,10 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::release::ReleaseState;
+use crate::lines::{Lines, Output};
 
-/// Longest line, in bytes; a longer one is broken.
-const LINE_BYTES_MAX: usize = 4 << 10;
 /// What a guest may write at once, in bytes.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-
-/// Lets so many lines a second pass and counts the others.
-#[derive(Debug)]
-pub(super) struct LineLimit {
-    per_second_max: u32,
-    base: Instant,
-    /// The second, counted from `base`, in the upper half; lines in it in the lower.
-    window: AtomicU64,
-    dropped: AtomicU64,
-}
-
-impl LineLimit {
-    pub(super) fn new(per_second_max: u32) -> Self {
-        Self {
-            per_second_max,
-            base: Instant::now(),
-            window: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether a line may pass, with the number of lines that were dropped before it.
-    pub(super) fn pass(&self) -> Option<u64> {
-        let second = self.base.elapsed().as_secs() & u64::from(u32::MAX);
-        let passes = self
-            .window
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
-                let lines = if window >> 32 == second {
-                    window & u64::from(u32::MAX)
-                } else {
-                    0
-                };
-                (lines < u64::from(self.per_second_max)).then_some((second << 32) | (lines + 1))
-            })
-            .is_ok();
-        if passes {
-            return Some(self.dropped.swap(0, Ordering::Relaxed));
-        }
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-        None
-    }
-}
-
-/// Which of a module's outputs.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Output {
-    Stdout,
-    Stderr,
-}
 
 /// The trace of the request that an instance serves: it serves one at a time.
 #[derive(Debug, Default)]
@@ -96,7 +44,7 @@ pub(super) struct LogStream {
     release: Arc<ReleaseState>,
     output: Output,
     trace: Arc<CallTrace>,
-    line: Vec<u8>,
+    lines: Lines,
 }
 
 impl LogStream {
@@ -105,7 +53,7 @@ impl LogStream {
             release,
             output,
             trace,
-            line: Vec::new(),
+            lines: Lines::default(),
         }
     }
 
@@ -115,56 +63,38 @@ impl LogStream {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = match part.strip_suffix(b"\n") {
-                Some(text) => (text, true),
-                None => (part, false),
-            };
-            for chunk in text.chunks(LINE_BYTES_MAX) {
-                if self.line.len() + chunk.len() > LINE_BYTES_MAX {
-                    self.write_line();
-                }
-                self.line.extend_from_slice(chunk);
-            }
-            if ends {
-                self.write_line();
-            }
-        }
+        let (release, output, trace) = (&self.release, self.output, &self.trace);
+        self.lines.take(bytes, |line| log(release, output, trace, line));
     }
+}
 
-    fn write_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        let line = String::from_utf8_lossy(&line);
-        let line = line.trim_end();
-        if line.is_empty() {
-            return;
+fn log(release: &ReleaseState, output: Output, trace: &CallTrace, line: &str) {
+    let Some(dropped) = release.log_lines.pass() else {
+        return;
+    };
+    let (module, version) = (&release.manifest.name, &release.label);
+    let (node, trace_id) = (release.node.as_str(), trace.text());
+    if dropped > 0 {
+        let limit = release.log_lines.per_second_max();
+        tracing::warn!(
+            target: "module", %module, version, node, dropped, limit,
+            "lines of output were dropped: more than agent.module-log-lines a second"
+        );
+    }
+    match output {
+        Output::Stdout => {
+            tracing::info!(target: "module", %module, version, node, trace_id, stream = "stdout", "{line}");
         }
-        let Some(dropped) = self.release.log_lines.pass() else {
-            return;
-        };
-        let (module, version) = (&self.release.manifest.name, &self.release.label);
-        let (node, trace_id) = (self.release.node.as_str(), self.trace.text());
-        if dropped > 0 {
-            let limit = self.release.log_lines.per_second_max;
-            tracing::warn!(
-                target: "module", %module, version, node, dropped, limit,
-                "lines of output were dropped: more than agent.module-log-lines a second"
-            );
-        }
-        match self.output {
-            Output::Stdout => {
-                tracing::info!(target: "module", %module, version, node, trace_id, stream = "stdout", "{line}");
-            }
-            Output::Stderr => {
-                tracing::warn!(target: "module", %module, version, node, trace_id, stream = "stderr", "{line}");
-            }
+        Output::Stderr => {
+            tracing::warn!(target: "module", %module, version, node, trace_id, stream = "stderr", "{line}");
         }
     }
 }
 
 impl Drop for LogStream {
     fn drop(&mut self) {
-        self.write_line();
+        let (release, output, trace) = (&self.release, self.output, &self.trace);
+        self.lines.finish(|line| log(release, output, trace, line));
     }
 }
 

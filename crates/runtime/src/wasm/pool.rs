@@ -82,7 +82,7 @@ impl Pool {
     pub(super) fn put(&self, worker: Box<Worker>) {
         let mut idle = self.stacks[own_stack() % self.stacks.len()].lock();
         // Looked at under the lock: `clear` takes each lock after the release was closed.
-        if self.release.is_closed() {
+        if self.release.places.is_closed() {
             drop(idle);
             drop(worker);
             return;

@@ -88,6 +88,7 @@ async fn record(
         signature,
         verdict,
     } = admitted;
+    let needs = hotswap_package::needs(&package.manifest, &package.artifact);
     let Package { manifest, digest, .. } = package;
     let (module, version, size) = (manifest.name, manifest.version, received.size);
     let kind = kind(manifest.kind);
@@ -112,6 +113,7 @@ async fn record(
         pushed_at,
         pushed_by: call.subject(),
         signed_by: signed_by.clone(),
+        needs,
     };
     let view = PushedView {
         module_name: module.to_string(),

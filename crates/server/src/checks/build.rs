@@ -1,34 +1,37 @@
 //! Build is admission: the artifact parses, is of its kind, keeps to its limits, and compiles. The compiled code is a
-//! proof and stays in the host's cache; nodes compile verified modules themselves.
+//! proof and stays in the host's cache; nodes compile verified modules themselves. Native code is only looked at, unless
+//! this server runs its kind.
 
 use std::time::Instant;
 
-use hotswap_core::ids::ModuleName;
-use hotswap_package::Package;
+use hotswap_package::{Kind, Package, needs};
 
 use super::Bench;
 
-pub(super) async fn build(bench: &Bench, module: &ModuleName, package: Package) -> Result<String, String> {
-    let kind = package.manifest.kind;
+pub(super) async fn build(bench: &Bench, package: Package) -> Result<String, String> {
+    let (kind, bytes) = (package.manifest.kind, package.artifact.len());
     if let Some(problem) = kind.artifact_problem(&package.artifact) {
         return Err(problem);
     }
-    if kind != bench.runtime.kind() {
-        return Err(format!(
-            "{module} is of kind {kind}, and this server admits {} only",
-            bench.runtime.kind()
+    let Some(runtime) = bench.runtimes.get(kind) else {
+        let needs = needs(&package.manifest, &package.artifact).join(", ");
+        return Ok(format!(
+            "{bytes} bytes that are what a module of kind {kind} is made of; a node that runs it needs {needs}"
         ));
-    }
-    let bytes = package.artifact.len();
+    };
     let started = Instant::now();
-    let prepared = bench
-        .runtime
+    let prepared = runtime
         .prepare(package.into())
         .await
         .map_err(|error| error.to_string())?;
     let manifest = prepared.manifest();
     Ok(format!(
-        "compiled {bytes} bytes in {} ms; {}, {}, {} of memory at most",
+        "{} {bytes} bytes in {} ms; {}, {}, {} of memory at most",
+        if kind == Kind::Wasm {
+            "compiled"
+        } else {
+            "prepared"
+        },
         started.elapsed().as_millis(),
         counted(manifest.routes.len(), "route"),
         counted(manifest.smoke.len(), "smoke check"),

@@ -15,7 +15,7 @@ use hotswap_core::decide::CheckResult;
 use hotswap_core::ids::ModuleName;
 use hotswap_core::stage::StageKind;
 use hotswap_package::{Package, PackageLimits};
-use hotswap_runtime::Runtime;
+use hotswap_runtime::Runtimes;
 use hotswap_trust::Gate;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -39,7 +39,7 @@ pub struct Checks {
 pub(crate) struct Bench {
     pub(crate) world: Arc<World>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) runtimes: Runtimes,
     pub(crate) grants: Arc<Grants>,
     pub(crate) gate: Gate,
     workers: Semaphore,
@@ -50,7 +50,7 @@ impl Checks {
     pub fn new(
         world: Arc<World>,
         registry: Arc<Registry>,
-        runtime: Arc<dyn Runtime>,
+        runtimes: Runtimes,
         grants: Arc<Grants>,
         gate: Gate,
         results: mpsc::Sender<CheckResult>,
@@ -60,7 +60,7 @@ impl Checks {
             bench: Arc::new(Bench {
                 world,
                 registry,
-                runtime,
+                runtimes,
                 grants,
                 gate,
                 workers,
@@ -107,7 +107,7 @@ impl Bench {
         let work = async {
             let package = self.package(request).await?;
             match request.kind {
-                StageKind::Build => build::build(self, &request.module, package).await,
+                StageKind::Build => build::build(self, package).await,
                 StageKind::Test => smoke::test(self, request, package).await,
                 StageKind::SecurityScan => scan::scan(self, request, &package).await,
                 StageKind::Approval | StageKind::Deploy(_) | StageKind::Validation => {

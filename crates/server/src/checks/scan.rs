@@ -2,7 +2,7 @@
 
 use hotswap_core::checks::CheckRequest;
 use hotswap_core::ids::EnvName;
-use hotswap_package::{Capabilities, Package};
+use hotswap_package::{Capabilities, Kind, Package};
 
 use super::{Bench, signature};
 use crate::config::Grant;
@@ -49,7 +49,8 @@ pub(super) async fn scan(bench: &Bench, request: &CheckRequest, package: &Packag
         // What somebody gave the module there by name is granted by that.
         let mut asked = package.manifest.capabilities.clone();
         asked.environment.retain(|variable| !given.contains(variable));
-        faults.extend(refused(&bench.grants.get(), environment, &asked));
+        let kind = package.manifest.kind;
+        faults.extend(refused(&bench.grants.get(), environment, kind, &asked));
     }
     if faults.is_empty() {
         let asks = if package.manifest.capabilities.is_empty() {
@@ -64,7 +65,7 @@ pub(super) async fn scan(bench: &Bench, request: &CheckRequest, package: &Packag
 }
 
 /// What a module asks for and an environment doesn't grant. What isn't granted is refused.
-fn refused(grants: &[Grant], environment: &EnvName, asked: &Capabilities) -> Vec<String> {
+fn refused(grants: &[Grant], environment: &EnvName, kind: Kind, asked: &Capabilities) -> Vec<String> {
     let grants: Vec<&Grant> = grants
         .iter()
         .filter(|grant| grant.environment == *environment)
@@ -85,7 +86,11 @@ fn refused(grants: &[Grant], environment: &EnvName, asked: &Capabilities) -> Vec
         .iter()
         .filter(|variable| !granted(|grant| &grant.variables, variable))
         .map(|variable| format!("{environment} does not grant the variable {variable}"));
-    hosts.chain(variables).collect()
+    let is_granted = kind == Kind::Wasm || grants.iter().any(|grant| grant.kinds.contains(&kind));
+    let kind = (!is_granted).then(|| {
+        format!("{environment} does not grant native code of kind {kind}; its grants.kinds must name it")
+    });
+    kind.into_iter().chain(hosts).chain(variables).collect()
 }
 
 #[cfg(test)]
@@ -99,23 +104,34 @@ mod tests {
             outbound_hosts: vec!["api.example.com".to_owned(), "*.example.org".to_owned()],
             environment: vec!["REGION".to_owned()],
         };
-        assert_eq!(refused(&[], &qa, &asked).len(), 3);
+        assert_eq!(refused(&[], &qa, Kind::Wasm, &asked).len(), 3);
         let grant = |hosts: &[&str]| Grant {
             environment: qa.clone(),
             outbound_hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
             variables: vec!["REGION".to_owned()],
+            kinds: Vec::new(),
         };
         assert_eq!(
-            refused(&[grant(&["api.example.com"])], &qa, &asked),
+            refused(&[grant(&["api.example.com"])], &qa, Kind::Wasm, &asked),
             ["QA does not grant requests to *.example.org"]
         );
-        assert!(refused(&[grant(&["*"])], &qa, &asked).is_empty());
+        assert!(refused(&[grant(&["*"])], &qa, Kind::Wasm, &asked).is_empty());
         let staging: EnvName = "Staging".parse().unwrap();
         assert_eq!(
-            refused(&[grant(&["*"])], &staging, &asked).len(),
+            refused(&[grant(&["*"])], &staging, Kind::Wasm, &asked).len(),
             3,
             "another environment's grant"
         );
-        assert!(refused(&[], &qa, &Capabilities::default()).is_empty());
+        let nothing = Capabilities::default();
+        assert!(refused(&[], &qa, Kind::Wasm, &nothing).is_empty());
+        assert_eq!(
+            refused(&[grant(&["*"])], &qa, Kind::Process, &nothing),
+            ["QA does not grant native code of kind process; its grants.kinds must name it"]
+        );
+        let granted = Grant {
+            kinds: vec![Kind::Process],
+            ..grant(&[])
+        };
+        assert!(refused(&[granted], &qa, Kind::Process, &nothing).is_empty());
     }
 }

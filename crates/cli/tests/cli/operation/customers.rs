@@ -14,7 +14,7 @@ const PATH: &str = "/payments/health";
 
 /// How a customer connects.
 #[derive(Clone, Copy)]
-pub(super) enum Habit {
+pub(crate) enum Habit {
     /// Keeps its connection until it is told that it ends.
     Keeps,
     /// A connection for every request.
@@ -23,18 +23,18 @@ pub(super) enum Habit {
 
 /// Customers of one address, each with a thread of its own. A failed connection, a broken answer and any status but 200
 /// are failures; nothing is sent twice.
-pub(super) struct Customers {
+pub(crate) struct Customers {
     answered: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Customers {
-    pub(super) fn start(url: &str, habits: &[Habit]) -> Self {
+    pub(crate) fn start(url: &str, habits: &[Habit]) -> Self {
         Self::start_at(url, PATH, habits)
     }
 
-    pub(super) fn start_at(url: &str, path: &str, habits: &[Habit]) -> Self {
+    pub(crate) fn start_at(url: &str, path: &str, habits: &[Habit]) -> Self {
         let address = url
             .strip_prefix("http://")
             .expect("an ingress is reached by HTTP")
@@ -65,13 +65,13 @@ impl Customers {
         }
     }
 
-    pub(super) fn answered(&self) -> u64 {
+    pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
     /// Waits until so many more were answered.
     #[track_caller]
-    pub(super) fn go_on(&self, more: u64) {
+    pub(crate) fn go_on(&self, more: u64) {
         let (from, end) = (self.answered(), Instant::now() + DEADLINE);
         while self.answered() < from + more {
             assert!(
@@ -84,7 +84,7 @@ impl Customers {
     }
 
     /// How many were answered, and every failure.
-    pub(super) fn stop(self) -> (u64, Vec<String>) {
+    pub(crate) fn stop(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         let failures = self
             .threads
@@ -96,7 +96,7 @@ impl Customers {
 }
 
 /// Which version answers at an address.
-pub(super) fn version(url: &str) -> String {
+pub(crate) fn version(url: &str) -> String {
     let address = url
         .strip_prefix("http://")
         .expect("an ingress is reached by HTTP");

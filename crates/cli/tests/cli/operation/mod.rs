@@ -1,7 +1,7 @@
 //! What an operator does to servers and agents that are in use.
 
 mod backup;
-mod customers;
+pub(crate) mod customers;
 mod reload;
 mod service;
 mod takeover;

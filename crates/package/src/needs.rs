@@ -1,0 +1,51 @@
+//! What a release needs of a node, as nodes name what they have.
+
+use crate::manifest::{Kind, Manifest};
+
+/// Words that a node's capabilities must all have in them: the kind, and for machine code the processor
+/// (`arch:x86_64`). A script needs no particular processor.
+pub fn needs(manifest: &Manifest, artifact: &[u8]) -> Vec<String> {
+    let mut needs = vec![manifest.kind.as_str().to_owned()];
+    if manifest.kind == Kind::Process {
+        needs.extend(elf_machine(artifact).map(|arch| format!("arch:{arch}")));
+    }
+    needs
+}
+
+/// The processor of an ELF file, named as Rust names it; its number where it is another.
+fn elf_machine(file: &[u8]) -> Option<String> {
+    let head = file.get(..20).filter(|head| head.starts_with(b"\x7fELF"))?;
+    let number = [head[18], head[19]];
+    let is_little = head[5] == 1;
+    let number = if is_little {
+        u16::from_le_bytes(number)
+    } else {
+        u16::from_be_bytes(number)
+    };
+    Some(match (number, is_little) {
+        (3, _) => "x86".to_owned(),
+        (40, _) => "arm".to_owned(),
+        (62, _) => "x86_64".to_owned(),
+        (183, true) => "aarch64".to_owned(),
+        (243, true) => "riscv64".to_owned(),
+        (22, false) => "s390x".to_owned(),
+        (other, _) => format!("elf-{other}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_code_needs_its_processor_and_a_script_none() {
+        let mut file = [0u8; 64];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[18] = 62;
+        assert_eq!(elf_machine(&file).unwrap(), "x86_64");
+        file[18] = 183;
+        assert_eq!(elf_machine(&file).unwrap(), "aarch64");
+        assert_eq!(elf_machine(b"#!/bin/sh\n"), None);
+        assert_eq!(elf_machine(&file[..19]), None);
+    }
+}
