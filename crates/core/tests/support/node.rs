@@ -456,7 +456,7 @@ impl Machine {
             ingress: "127.0.0.1:8080".to_owned(),
             labels: self.labels.clone(),
             agent_version: "0.1.0".to_owned(),
-            capabilities: vec!["wasm".to_owned()],
+            capabilities: ["wasm", "process", "ebpf", "kernel"].map(str::to_owned).to_vec(),
         }
     }
 

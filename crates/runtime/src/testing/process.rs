@@ -1,7 +1,6 @@
 //! A native server for tests, built by the installed `rustc` when it is first needed.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -47,9 +46,10 @@ fn build() -> Bytes {
     if let Ok(bytes) = std::fs::read(&built) {
         return bytes.into();
     }
-    let own =
-        |extension: &str| -> PathBuf { built.with_extension(format!("{}.{extension}", std::process::id())) };
-    let (source, output) = (own("rs"), own("out"));
+    // The compiler's own files lie beside what it writes: several test processes may build at once.
+    let own = folder.join(std::process::id().to_string());
+    std::fs::create_dir_all(&own).expect("a folder for this process");
+    let (source, output) = (own.join("server.rs"), own.join("server"));
     std::fs::write(&source, SOURCE).expect("its source is written");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let status = Command::new(rustc)
@@ -66,6 +66,6 @@ fn build() -> Bytes {
         .expect("rustc runs");
     assert!(status.success(), "rustc can't build {}", source.display());
     std::fs::rename(&output, &built).expect("it is kept");
-    let _ = std::fs::remove_file(source);
+    let _ = std::fs::remove_dir_all(own);
     std::fs::read(&built).expect("it is there").into()
 }

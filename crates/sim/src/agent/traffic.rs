@@ -69,7 +69,7 @@ impl Agent {
             ingress: String::new(),
             labels: [("zone".to_owned(), plan.zone.clone())].into(),
             agent_version: "1".to_owned(),
-            capabilities: vec!["wasm".to_owned()],
+            capabilities: ["wasm", "process", "ebpf", "kernel"].map(str::to_owned).to_vec(),
         });
         let statuses = machine.statuses();
         let mut modules: BTreeMap<ModuleName, _> = statuses
