@@ -357,7 +357,7 @@ impl World {
             Happening::StoreCommits(server, run) => self.store_commits(server, run)?,
             Happening::ServerSynced(server, run, result) => self.server_synced(server, run, result)?,
             Happening::ServerWakes(server, run) => {
-                if self.runs(server, run) && self.servers[server].wake == Some(self.now) {
+                if self.runs(server, run) && self.servers[server].wake.is_some_and(|at| at <= self.now) {
                     self.inputs += 1;
                     self.wake_server(server);
                 }
