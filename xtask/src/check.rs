@@ -155,8 +155,26 @@ fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
         })?;
     }
     steps.step("purity", purity::check)?;
-    steps.step("sim", || sim(&["--seeds".to_owned(), seeds.to_string()]))?;
-    steps.step("chaos", || chaos(&CHAOS.map(str::to_owned)))
+    // As the tests have them: other features would build the WebAssembly engine's users once more.
+    steps.step("programs", || {
+        run::run(cargo().args([
+            "build",
+            "--release",
+            "--workspace",
+            "--locked",
+            "--bins",
+            "--tests",
+        ]))
+    })?;
+    steps.step("sim", || {
+        run::run(built("hotswap-sim").args(["--seeds", &seeds.to_string()]))
+    })?;
+    steps.step("chaos", || run::run(built("hotswap-chaos").args(CHAOS)))
+}
+
+/// A program of the workspace, which was built before.
+fn built(name: &str) -> Command {
+    Command::new(run::root().join("target/release").join(name))
 }
 
 /// Runs the simulator; a failing run prints its seed.
@@ -209,7 +227,7 @@ pub(crate) fn chaos(args: &[String]) -> Result<()> {
         "--bin",
         "hotswap-chaos",
     ]))?;
-    run::run(Command::new(run::root().join("target/release/hotswap-chaos")).args(args))
+    run::run(built("hotswap-chaos").args(args))
 }
 
 /// Measures; what is measured are the product's own programs.
