@@ -25,7 +25,7 @@ const BATCH_MAX: usize = 512;
 /// How long a span may wait for others to go with it.
 const LINGER: Duration = Duration::from_millis(500);
 /// How long what is left at the end may take.
-const LAST_TIME_MAX: Duration = Duration::from_secs(3);
+pub(crate) const LAST_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Where spans go.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -166,15 +166,7 @@ impl Exporter {
                 }
             }
         };
-        let mut resource = Resource::builder();
-        if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-            resource = resource.with_service_name(service);
-        }
-        let resource = resource.with_attributes([
-            KeyValue::new("service.instance.id", instance.to_owned()),
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        ]);
-        inner.set_resource(&resource.build());
+        inner.set_resource(&resource(service, instance));
         Ok(Self {
             inner,
             scope: InstrumentationScope::builder("hotswap")
@@ -201,6 +193,19 @@ impl Exporter {
             .await
             .map_err(|source| OtlpError::Export { spans: count, source })
     }
+}
+
+/// Who sends. The standard `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` add to it.
+pub(crate) fn resource(service: &'static str, instance: &str) -> Resource {
+    let mut resource = Resource::builder();
+    if said("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(service);
+    }
+    let resource = resource.with_attributes([
+        KeyValue::new("service.instance.id", instance.to_owned()),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+    ]);
+    resource.build()
 }
 
 /// What a variable says, if it says something.

@@ -9,7 +9,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
     ScopeMetrics, Sum, metric, number_data_point,
 };
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::resource::v1 as pb;
+use opentelemetry_sdk::Resource;
 
 use super::read::{Family, Kind, Sample};
 
@@ -23,17 +24,16 @@ pub struct Span {
 }
 
 /// What one request sends: everything that was read, of this resource.
-pub fn request(
-    families: Vec<Family>,
-    resource: &[(String, String)],
-    span: Span,
-) -> ExportMetricsServiceRequest {
+pub fn request(families: Vec<Family>, resource: &Resource, span: Span) -> ExportMetricsServiceRequest {
+    let named = resource
+        .iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()));
     let metrics = families.into_iter().filter(|family| !family.samples.is_empty());
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
-            resource: Some(Resource {
-                attributes: attributes(resource.iter().cloned()),
-                ..Resource::default()
+            resource: Some(pb::Resource {
+                attributes: attributes(named),
+                ..pb::Resource::default()
             }),
             scope_metrics: vec![ScopeMetrics {
                 scope: Some(InstrumentationScope {
@@ -155,7 +155,11 @@ mod tests {
             # TYPE asked counter\nasked_total 3\n# TYPE none gauge\n# EOF\n";
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(7);
         let now = start + Duration::from_secs(2);
-        let sent = request(families(text), &[], Span { start, now });
+        let sent = request(
+            families(text),
+            &Resource::builder_empty().build(),
+            Span { start, now },
+        );
         let metrics = &sent.resource_metrics[0].scope_metrics[0].metrics;
         assert_eq!(metrics.len(), 2, "what has no value isn't sent");
         let Some(metric::Data::Histogram(took)) = &metrics[0].data else {

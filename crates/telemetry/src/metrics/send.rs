@@ -6,6 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_sdk::Resource;
 use prost::Message as _;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::{model, read};
-use crate::otlp::{OtlpConfig, Transport, said, transport};
+use crate::otlp::{LAST_TIME_MAX, OtlpConfig, Transport, resource, said, transport};
 
 /// The standard's interval.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -40,7 +41,7 @@ pub struct MetricsExporter {
     headers: HeaderMap,
     timeout: Duration,
     interval: Duration,
-    resource: Vec<(String, String)>,
+    resource: Resource,
     start: SystemTime,
 }
 
@@ -55,7 +56,11 @@ impl MetricsExporter {
     ///
     /// # Errors
     /// Settings that can't be.
-    pub fn new(config: &OtlpConfig, service: &str, instance: &str) -> Result<Option<Self>, MetricsOtlpError> {
+    pub fn new(
+        config: &OtlpConfig,
+        service: &'static str,
+        instance: &str,
+    ) -> Result<Option<Self>, MetricsOtlpError> {
         if said("OTEL_METRICS_EXPORTER").as_deref() == Some("none") {
             return Ok(None);
         }
@@ -78,17 +83,12 @@ impl MetricsExporter {
                 Way::Http(client.map_err(|error| setup(&error))?, address(config))
             }
         };
-        let name = said("OTEL_SERVICE_NAME").unwrap_or_else(|| service.to_owned());
         Ok(Some(Self {
             way,
             headers: headers(&of_metrics("HEADERS").unwrap_or_default())?,
             timeout,
             interval: said("OTEL_METRIC_EXPORT_INTERVAL").map_or(Ok(INTERVAL), |text| millis(&text))?,
-            resource: vec![
-                ("service.name".to_owned(), name),
-                ("service.instance.id".to_owned(), instance.to_owned()),
-                ("service.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ],
+            resource: resource(service, instance),
             start: SystemTime::now(),
         }))
     }
@@ -99,11 +99,7 @@ impl MetricsExporter {
         let mut failing = false;
         let mut due = tokio::time::interval(self.interval);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let last = tokio::select! {
-                () = stop.cancelled() => true,
-                _ = due.tick() => false,
-            };
+        while stop.run_until_cancelled(due.tick()).await.is_some() {
             let result = self.export(&read()).await;
             match &result {
                 Err(error) if !failing => tracing::warn!(%error, "metrics are not taken"),
@@ -111,10 +107,9 @@ impl MetricsExporter {
                 _ => {}
             }
             failing = result.is_err();
-            if last {
-                return;
-            }
         }
+        // What can't be sent by then is lost with the process.
+        let _ = tokio::time::timeout(LAST_TIME_MAX, self.export(&read())).await;
     }
 
     /// Sends one reading; returns once the receiver has taken it.
