@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::body::JsonObject;
 use super::call::Call;
+use super::error::CommandRefused;
 use super::params::environment;
-use super::{Api, ApiError, BASE, ErrorBody, Shared, commands};
+use super::{Api, ApiError, BASE, Shared, commands};
 use crate::views::deployment::status_name;
 use crate::views::estimate::estimate;
 use crate::views::time::{iso8601, rfc3339};
@@ -111,9 +112,7 @@ pub(super) fn location(id: DeploymentId) -> String {
     params(("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses(
         (status = ACCEPTED, body = CreatedDeployment, headers(("Location" = String, description = "The deployment."))),
-        (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+        CommandRefused,
     )
 )]
 pub(super) async fn create(State(api): Shared, call: Call, body: JsonObject) -> Result<Response, ApiError> {

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hotswap_core::command::{Refusal, RefusalKind};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::access::Actor;
 use crate::driver::SubmitError;
@@ -27,6 +27,24 @@ pub struct ErrorBody {
     pub trace_id: String,
     /// A stable word for programs.
     pub code: &'static str,
+}
+
+/// How a command that has a body may be refused: for the document.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "the document is all that it is for")]
+pub(super) enum CommandRefused {
+    #[response(status = BAD_REQUEST)]
+    BadRequest(ErrorBody),
+    #[response(status = NOT_FOUND)]
+    NotFound(ErrorBody),
+    #[response(status = PAYLOAD_TOO_LARGE)]
+    PayloadTooLarge(ErrorBody),
+    #[response(status = UNSUPPORTED_MEDIA_TYPE)]
+    UnsupportedMediaType(ErrorBody),
+    #[response(status = UNPROCESSABLE_ENTITY)]
+    UnprocessableEntity(ErrorBody),
+    #[response(status = SERVICE_UNAVAILABLE)]
+    ServiceUnavailable(ErrorBody),
 }
 
 /// Why a request was not answered as asked.

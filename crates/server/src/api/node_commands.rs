@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::body::{JsonObject, MaybeJson};
 use super::call::Call;
 use super::create::Form;
+use super::error::CommandRefused;
 use super::nodes::unknown_node;
 use super::params::environment;
 use super::{Api, ApiError, ErrorBody, Shared, commands};
@@ -93,9 +94,7 @@ pub(super) struct MoveNode {
     params(("id" = String, Path, description = "The node."),
         ("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses(
-        (status = OK, body = NodeRecord), (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+        (status = OK, body = NodeRecord), CommandRefused,
     )
 )]
 pub(super) async fn labels(
@@ -158,9 +157,7 @@ fn read_labels(form: &mut Form<'_>) -> Option<BTreeMap<String, Option<String>>> 
     params(("id" = String, Path, description = "The node."),
         ("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses(
-        (status = ACCEPTED, body = NodeRecord), (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+        (status = ACCEPTED, body = NodeRecord), CommandRefused,
     )
 )]
 pub(super) async fn drain(
@@ -197,9 +194,7 @@ pub(super) async fn drain(
     params(("id" = String, Path, description = "The node."),
         ("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses(
-        (status = OK, body = NodeRecord), (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+        (status = OK, body = NodeRecord), CommandRefused,
     )
 )]
 pub(super) async fn undrain(
@@ -222,9 +217,7 @@ pub(super) async fn undrain(
     params(("id" = String, Path, description = "The node."),
         ("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer.")),
     responses(
-        (status = OK, body = NodeRecord), (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+        (status = OK, body = NodeRecord), CommandRefused,
     )
 )]
 pub(super) async fn relocate(

@@ -12,9 +12,10 @@ use uuid::Uuid;
 use super::body::JsonObject;
 use super::call::Call;
 use super::create::{Form, location};
+use super::error::CommandRefused;
 use super::params::environment;
 use super::versions::{module_name, unknown_module};
-use super::{ApiError, ErrorBody, Shared, commands};
+use super::{ApiError, Shared, commands};
 
 /// Where from, as the document describes it.
 #[derive(ToSchema)]
@@ -50,9 +51,7 @@ pub(super) struct UndeployView {
     ),
     responses(
         (status = ACCEPTED, body = UndeployView, headers(("Location" = String, description = "The deployment that does it."))),
-        (status = BAD_REQUEST, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+        CommandRefused,
     )
 )]
 pub(super) async fn undeploy(

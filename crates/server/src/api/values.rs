@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::body::JsonObject;
 use super::call::Call;
 use super::create::Form;
+use super::error::CommandRefused;
 use super::params::environment;
 use super::versions::{module_name, unknown_module};
 use super::{Api, ApiError, ErrorBody, Shared, commands};
@@ -86,10 +87,7 @@ pub(super) async fn get(
         ("Idempotency-Key" = Option<String>, Header, description = "A retry under the same key gets the first answer."),
     ),
     responses(
-        (status = OK, body = ValuesView), (status = BAD_REQUEST, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+        (status = OK, body = ValuesView), (status = CONFLICT, body = ErrorBody), CommandRefused,
     )
 )]
 pub(super) async fn set(
