@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Event, Logged, RolloutKey};
-use crate::ids::{DeploymentId, EnvName, NodeId};
+use crate::ids::{DeploymentId, EnvName, ModuleName, NodeId, ReleaseRef};
 use crate::mutants::{Mutant, is_on};
 use crate::policy::Approvers;
 use crate::release::{ReleaseHold, Yank};
@@ -116,6 +116,21 @@ fn begin_epoch(state: &mut State, epoch: u64) {
     }
 }
 
+/// Lets nothing take a release, for good where it is revoked: then a later hold changes nothing of that.
+fn hold(state: &mut State, module: &ModuleName, release: &ReleaseRef, reason: &str, now: Now, revoked: bool) {
+    let holds = &mut state.modules.entry(module.clone()).or_default().holds;
+    if !revoked && holds.get(&release.digest).is_some_and(|hold| hold.revoked) {
+        return;
+    }
+    let hold = ReleaseHold {
+        release: release.clone(),
+        reason: reason.to_owned(),
+        since: now.wall,
+        revoked,
+    };
+    holds.insert(release.digest, hold);
+}
+
 fn releases(state: &mut State, event: &Event, now: Now) {
     match event {
         Event::ReleasePushed {
@@ -130,34 +145,13 @@ fn releases(state: &mut State, event: &Event, now: Now) {
             module,
             release,
             reason,
-        } => {
-            let hold = ReleaseHold {
-                release: release.clone(),
-                reason: reason.clone(),
-                since: now.wall,
-                revoked: false,
-            };
-            let holds = &mut state.modules.entry(module.clone()).or_default().holds;
-            // A revocation stays what it is.
-            if !holds.get(&release.digest).is_some_and(|hold| hold.revoked) {
-                holds.insert(release.digest, hold);
-            }
-        }
+        } => hold(state, module, release, reason, now, false),
         Event::ReleaseRevoked {
             module,
             release,
             reason,
             ..
-        } => {
-            let hold = ReleaseHold {
-                release: release.clone(),
-                reason: reason.clone(),
-                since: now.wall,
-                revoked: true,
-            };
-            let module = state.modules.entry(module.clone()).or_default();
-            module.holds.insert(release.digest, hold);
-        }
+        } => hold(state, module, release, reason, now, true),
         Event::MinimumVersionSet { module, version, .. } => {
             if let Some(module) = state.modules.get_mut(module) {
                 module.minimum.clone_from(version);
