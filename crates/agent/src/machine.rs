@@ -20,7 +20,8 @@ pub(crate) fn capabilities(runtimes: &Runtimes) -> Vec<String> {
         words.push(format!("kernel:{kernel}"));
     }
     words.push(format!("cgroup:{}", cgroup()));
-    let user = if is_root() { "root" } else { "user" };
+    let is_root = rustix::process::geteuid().is_root();
+    let user = if is_root { "root" } else { "user" };
     words.push(format!("privileges:{user}"));
     if Path::new(BTF).exists() {
         words.push("btf".to_owned());
@@ -38,12 +39,6 @@ fn cgroup() -> &'static str {
         (false, true) => "v2",
         (false, false) => "none",
     }
-}
-
-fn is_root() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    uids.is_some_and(|uids| uids.split_ascii_whitespace().nth(1) == Some("0"))
 }
 
 #[cfg(test)]
