@@ -33,8 +33,10 @@ def method(request: IncomingRequest) -> str:
 
 class IncomingHandler(Base):
     def handle(self, request: IncomingRequest, response_out: ResponseOutparam) -> None:
-        path = (request.path_with_query() or "/").split("?")[0]
-        status, value = answer(method(request), path, body(request))
+        # An instance serves thousands of requests: what the host lends for one is given back with it.
+        with request:
+            path = (request.path_with_query() or "/").split("?")[0]
+            status, value = answer(method(request), path, body(request))
         data = json.dumps(value).encode()
         headers = Fields.from_list(
             [
