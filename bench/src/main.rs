@@ -39,6 +39,9 @@ struct Options {
     /// Only build what the measurements need: the peers
     #[arg(long)]
     set_up: bool,
+    /// The repository
+    #[arg(long, default_value = ".", hide = true)]
+    root: PathBuf,
     /// Leave the peers out that have to be built
     #[arg(long)]
     no_peers: bool,
@@ -67,10 +70,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    // Cargo says where the repository is at each run: what was built in may be another copy's.
-    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let root = PathBuf::from(here).join("..").canonicalize();
-    let root = root.context("the repository is not where it was built")?;
+    let root = options.root.canonicalize();
+    let root = root.with_context(|| format!("there is no repository at {}", options.root.display()))?;
     let dir = tempfile::Builder::new().prefix("hotswap-bench-").tempdir()?;
     let setting = Setting {
         peers: (!options.no_peers).then(|| root.join("target").join("bench-peers")),

@@ -98,10 +98,9 @@ pub(crate) fn authoring() -> Result<()> {
         "test",
         "--release",
         "--locked",
-        "-p",
-        "hotswap",
+        "--workspace",
         "--features",
-        "authoring",
+        "hotswap/authoring",
         "--test",
         "authoring",
         "--",
@@ -215,38 +214,22 @@ pub(crate) fn fuzz(args: &[String]) -> Result<()> {
 
 /// Breaks real processes; a failing run prints its seed and keeps its folder.
 pub(crate) fn chaos(args: &[String]) -> Result<()> {
-    // With the workspace's features: what its tests were built with is built already.
-    run::run(cargo().args([
-        "build",
-        "--release",
-        "--quiet",
-        "--locked",
-        "--workspace",
-        "--bin",
-        "hotswap",
-        "--bin",
-        "hotswap-chaos",
-    ]))?;
+    programs(&["hotswap", "hotswap-chaos"])?;
     run::run(built("hotswap-chaos").args(args))
+}
+
+/// Builds programs with the workspace's features: what its tests were built with is built already.
+fn programs(names: &[&str]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--quiet", "--locked", "--workspace"]);
+    for name in names {
+        build.args(["--bin", name]);
+    }
+    run::run(&mut build)
 }
 
 /// Measures; what is measured are the product's own programs.
 pub(crate) fn bench(args: &[String]) -> Result<()> {
-    run::run(cargo().args([
-        "build",
-        "--release",
-        "--quiet",
-        "--locked",
-        "-p",
-        "hotswap",
-        "-p",
-        "hotswap-sim",
-        "-p",
-        "hotswap-bench",
-    ]))?;
-    run::run(
-        cargo()
-            .args(["run", "--release", "--quiet", "-p", "hotswap-bench", "--"])
-            .args(args),
-    )
+    programs(&["hotswap", "hotswap-sim", "hotswap-bench"])?;
+    run::run(built("hotswap-bench").arg("--root").arg(run::root()).args(args))
 }

@@ -7,6 +7,7 @@ mod fleet;
 mod heartbeat;
 mod history;
 mod ingress;
+mod metering;
 mod past;
 mod product;
 mod rollback;

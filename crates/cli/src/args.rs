@@ -18,7 +18,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use crate::exit;
 
 pub(crate) use config::{Config, Layers};
-pub(crate) use deployments::{Clusters, Decision, Deploy, Deployments, One, Replay, Watched};
+pub(crate) use deployments::{Clusters, Decision, Deploy, Deployments, One, Replay, Watched, Webhooks};
 pub(crate) use fleet::{NodeCommand, Nodes};
 pub(crate) use modules::{BeginKind, Identity, Lang, Module, Push, Verify};
 pub(crate) use people::{Audit, AuditList, Context, Key, Login, Token, User};
@@ -291,8 +291,12 @@ pub(crate) enum Command {
     /// Show who is told what happens to deployments, and which messages were given up on
     #[command(after_help = "Examples:
   hotswap webhooks
+  hotswap webhooks resend --all     once the receiver is back
   hotswap webhooks -o json")]
-    Webhooks,
+    Webhooks {
+        #[command(subcommand)]
+        command: Option<Webhooks>,
+    },
     /// Chart what the judge saw: candidate against control, the evidence, and the verdict on each step
     #[command(after_help = "Examples:
   hotswap analysis 3f2a

@@ -240,7 +240,7 @@ impl Server {
         let metrics = Metrics::new(
             driver.world(),
             heartbeat_timeout,
-            notifier.standings().to_vec(),
+            notifier.standings().cloned().collect(),
             Arc::clone(&collector),
         );
         let metrics = Arc::new(metrics);

@@ -1,6 +1,6 @@
 //! Words about deployments.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::key_value;
 
@@ -98,4 +98,20 @@ pub(crate) struct Deployments {
 pub(crate) struct Clusters {
     /// One environment, in any case
     pub(crate) env: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhooks {
+    /// Send messages that were given up on once more; those that are taken are forgotten
+    #[command(after_help = "Examples:
+  hotswap webhooks resend 0190c7de-3f2a-7c11-9b6e-0d2f4a5b6c7d-1042
+  hotswap webhooks resend --all")]
+    Resend {
+        /// The events' identities, as `hotswap webhooks` lists them
+        #[arg(required_unless_present = "all")]
+        ids: Vec<String>,
+        /// All that are listed
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+    },
 }

@@ -42,7 +42,7 @@ use std::future::Future;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 
-use crate::args::{Audit, Cli, Command, Config, Global, Module, OutputArg, TrustCommand};
+use crate::args::{Audit, Cli, Command, Config, Global, Module, OutputArg, TrustCommand, Webhooks};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -180,7 +180,10 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Key(args) => remote(global, output, async |remote| accounts::key(&remote, &args).await),
         Command::Audit(Audit::Verify { data: Some(data) }) => audit::verify_folder(&data, output),
         Command::Audit(args) => remote(global, output, async |remote| audit::run(&remote, &args).await),
-        Command::Webhooks => remote(global, output, async |remote| webhooks::run(&remote).await),
+        Command::Webhooks { command } => remote(global, output, async |remote| match command {
+            None => webhooks::list(&remote).await,
+            Some(Webhooks::Resend { ids, all }) => webhooks::resend(&remote, ids, all).await,
+        }),
         Command::Analysis(args) => remote(global, output, async |remote| analysis::run(&remote, &args).await),
         Command::Replay(args) => remote(global, output, async |remote| {
             analysis::replay(&remote, &args).await

@@ -220,7 +220,14 @@ impl Access {
 }
 
 /// An entry by somebody about users, tokens or keys.
-fn entry(now: WallTime, kind: AuditKind, action: &str, actor: Option<&Actor>, from: &Source) -> AuditEntry {
+/// The beginning of an entry about what somebody did.
+pub(crate) fn entry(
+    now: WallTime,
+    kind: AuditKind,
+    action: &str,
+    actor: Option<&Actor>,
+    from: &Source,
+) -> AuditEntry {
     let done = AuditEntry::done(now, kind, action);
     AuditEntry {
         actor: actor.map(|actor| actor.subject.clone()),

@@ -208,6 +208,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(audit::verify))
         .routes(routes!(webhooks::list))
         .routes(routes!(webhooks::dead_letters))
+        .routes(routes!(webhooks::resend))
         .routes(routes!(versions::versions))
         .routes(routes!(versions::version))
         .routes(routes!(versions::hold))

@@ -1,17 +1,23 @@
 //! Webhooks: how each endpoint fares, and what was given up on.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::call::Caller;
 use super::{ApiError, ErrorBody, Shared};
+use crate::access::entry;
+use crate::audit::AuditKind;
+use crate::clock::wall_now;
 use crate::notify::{Format, Standing};
 use crate::sight::DeadLetter;
 use crate::views::time::rfc3339;
 
 /// Dead letters of an answer.
 const LISTED_MAX: u32 = 200;
+/// Characters of an unknown identity that its refusal repeats.
+const ID_SHOWN_MAX: usize = 100;
 
 /// An endpoint that is told what happens to deployments.
 #[derive(Debug, Serialize, ToSchema)]
@@ -83,6 +89,60 @@ pub(super) async fn dead_letters(State(api): Shared) -> Result<Json<Vec<DeadLett
     let found = api.sight.dead_letters(LISTED_MAX).await;
     let found = found.map_err(|error| ApiError::internal(&error))?;
     Ok(Json(found.into_iter().map(letter).collect()))
+}
+
+/// What became of a message that was sent once more.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ResentView {
+    /// For whom it is.
+    pub endpoint: String,
+    /// Whether it was taken; it is no dead letter any longer then.
+    pub delivered: bool,
+    /// Why it was not.
+    pub error: Option<String>,
+}
+
+/// Sends a message that was given up on once more, to every endpoint that it is kept for, and waits for their answers.
+///
+/// One that is taken is a dead letter no longer. Its identity is the event's, as in every attempt before.
+#[utoipa::path(
+    post, path = "/webhooks/dead-letters/{id}/resend", tag = "webhooks", security(("bearer" = ["Deployer"])),
+    params(("id" = String, Path, description = "The event's identity.")),
+    responses(
+        (status = OK, body = Vec<ResentView>), (status = NOT_FOUND, body = ErrorBody),
+        (status = INTERNAL_SERVER_ERROR, body = ErrorBody),
+    )
+)]
+pub(super) async fn resend(
+    State(api): Shared,
+    Path(id): Path<String>,
+    caller: Caller,
+) -> Result<Json<Vec<ResentView>>, ApiError> {
+    let found = api.sight.dead_letters_of(id.clone()).await;
+    let found = found.map_err(|error| ApiError::internal(&error))?;
+    if found.is_empty() {
+        let shown: String = id.chars().take(ID_SHOWN_MAX).collect();
+        let message = format!("there is no dead letter {shown}; `hotswap webhooks` lists those there are");
+        return Err(ApiError::not_found("not_found", message));
+    }
+    let resent = api.notifier.resend(found).await;
+    let resent = resent.map_err(|error| ApiError::internal(&error))?;
+    let by = Some(&caller.actor);
+    let said = entry(
+        wall_now(),
+        AuditKind::Command,
+        "resendDeadLetter",
+        by,
+        &caller.source,
+    );
+    api.access.note(said.detail(id));
+    let views = resent.into_iter().map(|resent| ResentView {
+        endpoint: resent.endpoint,
+        delivered: resent.failed.is_none(),
+        error: resent.failed,
+    });
+    Ok(Json(views.collect()))
 }
 
 fn view(standing: &Standing, log_ends_at: u64, dead_letters: u32) -> WebhookView {

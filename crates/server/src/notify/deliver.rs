@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Format, Message, NotifierParts, SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, message, sign};
 use crate::clock::{millis, wall_now};
 use crate::driver::World;
-use crate::sight::{Cursor, DeadLetter, Follower, SightDb};
+use crate::sight::{Cursor, DeadLetter, Follower, SightDb, SightError};
 use crate::store::{Entry, Store};
 
 /// Carries the event's identity.
@@ -111,25 +111,20 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(
-        webhook: Webhook,
-        pauses: Pauses,
-        parts: &NotifierParts,
-        standing: Arc<Standing>,
-    ) -> Self {
+    pub(super) fn new(webhook: Webhook, pauses: Pauses, parts: &NotifierParts) -> Self {
         Self {
             sender: Sender::new(&webhook),
+            standing: Arc::new(Standing::new(webhook.name(), webhook.format)),
             webhook,
             pauses,
             store: Arc::clone(&parts.store),
             db: parts.db.clone(),
             world: Arc::clone(&parts.world),
-            standing,
         }
     }
 
     /// Tells what is to be told until the server ends.
-    pub(super) async fn run(self, shutdown: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.work(&shutdown) => {}
@@ -210,7 +205,7 @@ impl Endpoint {
         loop {
             let wait = cursor.due.since(wall_now()).0.min(millis(self.pauses.longest).0);
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            let Err(error) = self.send(message, body.clone()).await else {
+            let Err(error) = self.send(&message.id, body.clone()).await else {
                 self.standing.delivered.fetch_add(1, Ordering::Relaxed);
                 cursor = Cursor::at(seq);
                 self.note(&cursor, None).await;
@@ -256,12 +251,12 @@ impl Endpoint {
         }
     }
 
-    async fn send(&self, message: &Message, body: String) -> Result<(), String> {
+    async fn send(&self, id: &str, body: String) -> Result<(), String> {
         let timestamp = wall_now().0 / 1_000;
         let mut request = Request::post(&self.webhook.url)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("hotswap/", env!("CARGO_PKG_VERSION")))
-            .header(ID_HEADER, &message.id)
+            .header(ID_HEADER, id)
             .header(TIMESTAMP_HEADER, timestamp);
         if let Some(secret) = &self.webhook.secret {
             request = request.header(SIGNATURE_HEADER, sign(secret, timestamp, &body));
@@ -277,6 +272,30 @@ impl Endpoint {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(format!("no answer within {ANSWER_TIME_MAX:?}")),
         }
+    }
+
+    /// How it fares.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// Sends a dead letter once more, beside what is told in the log's order, and forgets it where it is taken.
+    pub(super) async fn resend(&self, dead: DeadLetter) -> Result<Result<(), String>, SightError> {
+        let DeadLetter {
+            id, endpoint, body, ..
+        } = dead;
+        let sent = self.send(&id, body).await;
+        match &sent {
+            Ok(()) => {
+                self.standing.delivered.fetch_add(1, Ordering::Relaxed);
+                self.db.forget_dead_letter(id, endpoint).await?;
+            }
+            Err(error) => {
+                self.standing.failed.fetch_add(1, Ordering::Relaxed);
+                self.db.note_failed_again(id, endpoint, error.clone()).await?;
+            }
+        }
+        Ok(sent)
     }
 
     /// Makes it durable where the endpoint stands. Where that fails, a restart tells some of it again.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::driver::World;
-use crate::sight::SightDb;
+use crate::sight::{DeadLetter, SightDb, SightError};
 use crate::store::Store;
 
 pub use deliver::{Pauses, Standing};
@@ -139,7 +139,16 @@ impl Webhook {
 /// All endpoints at work.
 #[derive(Default)]
 pub struct Notifier {
-    standings: Vec<Arc<Standing>>,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// What became of a dead letter that was sent once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resent {
+    /// For whom it is.
+    pub endpoint: String,
+    /// Why it was not taken, if it wasn't.
+    pub failed: Option<String>,
 }
 
 impl Notifier {
@@ -151,19 +160,40 @@ impl Notifier {
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Self {
-        let mut standings = Vec::new();
-        for webhook in webhooks {
-            let standing = Arc::new(Standing::new(webhook.name(), webhook.format));
-            standings.push(Arc::clone(&standing));
-            let endpoint = Endpoint::new(webhook, pauses, parts, standing);
-            tasks.spawn(endpoint.run(shutdown.clone()));
+        let endpoints: Vec<Arc<Endpoint>> = webhooks
+            .into_iter()
+            .map(|webhook| Arc::new(Endpoint::new(webhook, pauses, parts)))
+            .collect();
+        for endpoint in &endpoints {
+            tasks.spawn(Arc::clone(endpoint).run(shutdown.clone()));
         }
-        Self { standings }
+        Self { endpoints }
     }
 
     /// How each endpoint fares.
-    pub fn standings(&self) -> &[Arc<Standing>] {
-        &self.standings
+    pub fn standings(&self) -> impl Iterator<Item = &Arc<Standing>> {
+        self.endpoints.iter().map(|endpoint| endpoint.standing())
+    }
+
+    /// Sends dead letters once more, to each endpoint its own. One whose endpoint is none of this server's any longer
+    /// stays.
+    ///
+    /// # Errors
+    /// What became of one can't be noted: it may be there although it was taken.
+    pub async fn resend(&self, letters: Vec<DeadLetter>) -> Result<Vec<Resent>, SightError> {
+        let sendings = letters.into_iter().map(async |letter| {
+            let endpoint = letter.endpoint.clone();
+            let known = self
+                .endpoints
+                .iter()
+                .find(|known| known.standing().name == endpoint);
+            let failed = match known {
+                Some(known) => known.resend(letter).await?.err(),
+                None => Some("this server has no such webhook any longer".to_owned()),
+            };
+            Ok(Resent { endpoint, failed })
+        });
+        futures::future::try_join_all(sendings).await
     }
 }
 

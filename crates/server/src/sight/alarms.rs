@@ -55,8 +55,9 @@ impl Default for Alarms {
 }
 
 /// Those that can be decided from State, Observations and the next event.
-const CHECKED: [Invariant; 11] = [
+const CHECKED: [Invariant; 12] = [
     Invariant::S1Budget,
+    Invariant::S2Artifact,
     Invariant::S3OneRollout,
     Invariant::S4Generations,
     Invariant::S5Steps,

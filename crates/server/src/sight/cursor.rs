@@ -1,7 +1,7 @@
 //! How far each reader of the log has come, and what was given up on.
 
 use hotswap_core::time::WallTime;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::db::{SightDb, SightError};
 use crate::store::{signed, unsigned};
@@ -99,18 +99,57 @@ impl SightDb {
                 "select id, endpoint, type, wall, attempts, error, body from dead_letter
                  order by wall desc, endpoint, id limit ?1",
             )?;
-            let found = select.query_map([limit], |row| {
-                Ok(DeadLetter {
-                    id: row.get(0)?,
-                    endpoint: row.get(1)?,
-                    kind: row.get(2)?,
-                    wall: WallTime(unsigned(row.get(3)?)),
-                    attempts: row.get(4)?,
-                    error: row.get(5)?,
-                    body: row.get(6)?,
-                })
-            })?;
-            found.collect()
+            select.query_map([limit], letter)?.collect()
+        })
+        .await
+    }
+
+    /// The dead letters of one event: at most one for each endpoint.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn dead_letters_of(&self, id: String) -> Result<Vec<DeadLetter>, SightError> {
+        self.read(move |connection| {
+            let mut select = connection.prepare_cached(
+                "select id, endpoint, type, wall, attempts, error, body from dead_letter
+                 where id = ?1 order by endpoint",
+            )?;
+            select.query_map([id], letter)?.collect()
+        })
+        .await
+    }
+
+    /// Forgets a dead letter that was taken after all.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_dead_letter(&self, id: String, endpoint: String) -> Result<(), SightError> {
+        self.write(move |connection| {
+            connection
+                .prepare_cached("delete from dead_letter where id = ?1 and endpoint = ?2")?
+                .execute([id, endpoint])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes one more attempt that failed. A letter that is gone by now stays gone.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn note_failed_again(
+        &self,
+        id: String,
+        endpoint: String,
+        error: String,
+    ) -> Result<(), SightError> {
+        self.write(move |connection| {
+            connection
+                .prepare_cached(
+                    "update dead_letter set attempts = attempts + 1, error = ?3 where id = ?1 and endpoint = ?2",
+                )?
+                .execute([id, endpoint, error])?;
+            Ok(())
         })
         .await
     }
@@ -127,6 +166,18 @@ impl SightDb {
         })
         .await
     }
+}
+
+fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    Ok(DeadLetter {
+        id: row.get(0)?,
+        endpoint: row.get(1)?,
+        kind: row.get(2)?,
+        wall: WallTime(unsigned(row.get(3)?)),
+        attempts: row.get(4)?,
+        error: row.get(5)?,
+        body: row.get(6)?,
+    })
 }
 
 fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<Cursor>> {

@@ -239,4 +239,31 @@ async fn what_is_never_taken_is_a_dead_letter_and_the_next_goes_on() {
     assert_eq!(dead[0]["attempts"], 2);
     assert_eq!(dead[0]["body"]["moduleName"], "pay");
     assert!(dead[0]["error"].as_str().unwrap().contains("503"), "{dead:#}");
+
+    // Once more by hand: refused first, and it stays; then taken, and it is gone.
+    let again = format!(
+        "/api/v1/webhooks/dead-letters/{}/resend",
+        dead[0]["id"].as_str().unwrap()
+    );
+    *receiver.seen.failing.lock() = 1;
+    let (status, resent) = server.post(&again, &serde_json::json!({})).await;
+    assert_eq!(status, 200, "{resent:#}");
+    assert_eq!(resent[0]["delivered"], false, "{resent:#}");
+    assert!(resent[0]["error"].as_str().unwrap().contains("503"), "{resent:#}");
+    let (_, kept) = server.get("/api/v1/webhooks/dead-letters").await;
+    assert_eq!(kept[0]["attempts"], 3, "{kept:#}");
+    let (_, resent) = server.post(&again, &serde_json::json!({})).await;
+    assert_eq!(resent[0]["delivered"], true, "{resent:#}");
+    let came = receiver.came();
+    let last = came.last().unwrap();
+    assert_eq!(last.json()["type"], "DeploymentStarted");
+    assert_eq!(last.headers["hotswap-event-id"], dead[0]["id"].as_str().unwrap());
+    let (_, none) = server.get("/api/v1/webhooks/dead-letters").await;
+    assert_eq!(none, serde_json::json!([]));
+    let (status, refused) = server.post(&again, &serde_json::json!({})).await;
+    assert_eq!(
+        (status, &refused["code"]),
+        (StatusCode::NOT_FOUND, &Value::from("not_found")),
+        "{refused:#}"
+    );
 }
