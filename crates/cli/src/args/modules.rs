@@ -15,6 +15,8 @@ pub(crate) enum Lang {
     Js,
     /// By componentize-py, from PyPI.
     Python,
+    /// By zig's C compiler, from PyPI.
+    C,
 }
 
 /// A kind that modules are begun in.
@@ -32,6 +34,7 @@ pub(crate) enum Module {
     #[command(after_help = "Examples:
   hotswap module init --lang rust quotes
   hotswap module init --lang js greetings
+  hotswap module init --lang c tariffs
   hotswap module init --kind process --lang python reports")]
     Init {
         /// The kind

@@ -150,6 +150,13 @@ fn a_module_in_python() {
 }
 
 #[test]
+fn a_module_in_c() {
+    author("c", &["python3"], |folder| {
+        replace(&folder.join("answer.h"), "\"0.1.0\"", "\"0.2.0\"")
+    });
+}
+
+#[test]
 fn a_module_in_rust() {
     let can = |target: &str| {
         let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
