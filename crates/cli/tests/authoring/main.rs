@@ -138,21 +138,21 @@ fn replace(path: &Path, from: &str, to: &str) {
 #[test]
 fn a_module_in_javascript() {
     author("js", &["node", "npm"], |folder| {
-        replace(&folder.join("answer.js"), "'0.1.0'", "'0.2.0'")
+        replace(&folder.join("answer.js"), "'0.1.0'", "'0.2.0'");
     });
 }
 
 #[test]
 fn a_module_in_python() {
     author("python", &["python3"], |folder| {
-        replace(&folder.join("answer.py"), "\"0.1.0\"", "\"0.2.0\"")
+        replace(&folder.join("answer.py"), "\"0.1.0\"", "\"0.2.0\"");
     });
 }
 
 #[test]
 fn a_module_in_c() {
     author("c", &["python3"], |folder| {
-        replace(&folder.join("answer.h"), "\"0.1.0\"", "\"0.2.0\"")
+        replace(&folder.join("answer.h"), "\"0.1.0\"", "\"0.2.0\"");
     });
 }
 
