@@ -117,6 +117,15 @@ The same by openssl:
         /// Only this module
         name: Option<String>,
     },
+    /// Remove packages that nothing runs or may return to from the server now; it does so itself every hour
+    #[command(after_help = "Examples:
+  hotswap module collect --dry-run      only lists them
+  hotswap module collect")]
+    Collect {
+        /// Remove nothing: list what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show a module: its versions and where which is stable
     #[command(after_help = "Examples:
   hotswap module show payment-processor")]

@@ -81,6 +81,15 @@ impl Deployment {
         )
     }
 
+    /// What it does: the release on its way, or the module that is taken away.
+    pub(crate) fn title(&self) -> String {
+        let (name, environment) = (&self.module_name, &self.target_environment);
+        match self.version.as_str() {
+            "" => format!("{name} leaves {environment}"),
+            version => format!("{name} {version} to {environment}"),
+        }
+    }
+
     /// A stage by its name.
     pub(crate) fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|stage| stage.name == name)

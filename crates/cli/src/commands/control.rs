@@ -6,6 +6,7 @@ use super::{Remote, resolve, watch};
 use crate::args::Watched;
 use crate::client::{RollbackAccepted, typed};
 use crate::exit::Exit;
+use crate::output::counted;
 
 /// A word of an operator to one deployment.
 pub(super) struct Control {
@@ -79,8 +80,8 @@ pub(super) async fn rollback(remote: &Remote<'_>, args: &Watched) -> anyhow::Res
     } else {
         let back = &accepted.rollback_id;
         remote.output.line(format!(
-            "{id} is rolled back on {} nodes: {back}",
-            accepted.nodes_affected
+            "{id} is rolled back on {}: {back}",
+            counted(accepted.nodes_affected.into(), "node")
         ))?;
         remote.output.line(format!(
             "follow it: hotswap status {} --watch",

@@ -9,6 +9,7 @@ mod audit;
 mod author;
 mod backup;
 mod clusters;
+mod collect;
 mod config;
 mod context;
 mod control;
@@ -84,6 +85,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> anyhow::Result<Exit> {
         Command::Trust(TrustCommand::Init { dir }) => signing::init(&dir, output),
         Command::Module(Module::List { name }) => remote(global, output, async |remote| {
             module::list(&remote, name.as_deref()).await
+        }),
+        Command::Module(Module::Collect { dry_run }) => remote(global, output, async |remote| {
+            collect::run(&remote, dry_run).await
         }),
         Command::Module(Module::Show { name }) => remote(global, output, async |remote| {
             releases::show(&remote, &name).await

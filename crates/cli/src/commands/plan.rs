@@ -8,7 +8,7 @@ use super::{Remote, suggest};
 use crate::args::Plan;
 use crate::client::NewDeployment;
 use crate::exit::Exit;
-use crate::output::{Cell, Colour, Output, Style, Table, duration, grouped, iso_duration};
+use crate::output::{Cell, Colour, Output, Style, Table, counted, duration, grouped, iso_duration};
 
 /// Most nodes that a line names.
 const NODES_NAMED_MAX: usize = 6;
@@ -122,7 +122,8 @@ fn of_environment(environment: &Value, style: Style, columns: Option<usize>) -> 
     let others = environment["prefetchingNodes"].as_u64().unwrap_or_default();
     if others > 0 {
         let words = format!(
-            "  {others} nodes fetch, verify and compile it meanwhile, here and in the next environment"
+            "  fetched, verified and compiled meanwhile, here and in the next environment, by {}",
+            counted(others, "node")
         );
         lines.push(style.paint(words, Colour::Grey));
     }

@@ -31,10 +31,7 @@ pub(super) async fn run(remote: &Remote<'_>, args: &Watched) -> anyhow::Result<E
 
 /// A deployment as lines.
 pub(super) fn page(deployment: &Deployment, style: Style, columns: Option<usize>) -> Vec<String> {
-    let title = format!(
-        "{} {} to {}",
-        deployment.module_name, deployment.version, deployment.target_environment
-    );
+    let title = deployment.title();
     let mut lines = vec![
         format!(
             "{}  {}",

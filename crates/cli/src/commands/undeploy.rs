@@ -6,6 +6,7 @@ use super::resolve::text;
 use super::{Remote, resolve, suggest, watch};
 use crate::args::Undeploy;
 use crate::exit::Exit;
+use crate::output::counted;
 
 /// Asks for it and, if wanted, stays until it has ended.
 pub(super) async fn run(remote: &Remote<'_>, args: &Undeploy) -> anyhow::Result<Exit> {
@@ -27,8 +28,10 @@ pub(super) async fn run(remote: &Remote<'_>, args: &Undeploy) -> anyhow::Result<
     } else {
         let nodes = answer["nodesAffected"].as_u64().unwrap_or_default();
         remote.output.line(format!(
-            "{} leaves {} ({nodes} nodes): {id}",
-            args.name, args.from
+            "{} leaves {} ({}): {id}",
+            args.name,
+            args.from,
+            counted(nodes, "node")
         ))?;
         let short = resolve::shortened(&id, 8);
         remote

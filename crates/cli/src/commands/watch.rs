@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Remote, status};
 use crate::client::{ApiError, ClusterRow, Deployment, Stage, typed};
 use crate::exit::Exit;
-use crate::output::{Cell, Colour, Live, Output, Style, Table};
+use crate::output::{Cell, Colour, Live, Output, Style, Table, counted};
 
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -187,7 +187,7 @@ fn changes(deployment: &Deployment, seen: &mut BTreeMap<String, Stage>) -> Vec<S
             continue;
         }
         let nodes = match stage.nodes_deployed {
-            Some(nodes) if stage.strategy.is_some() => format!("{nodes} nodes; "),
+            Some(nodes) if stage.strategy.is_some() => format!("{}; ", counted(nodes.into(), "node")),
             _ => String::new(),
         };
         let message = stage.message.as_deref().unwrap_or_default();
@@ -200,12 +200,11 @@ fn changes(deployment: &Deployment, seen: &mut BTreeMap<String, Stage>) -> Vec<S
         lines.push(line.trim_end_matches([' ', ';']).to_owned());
     }
     if deployment.is_finished() {
-        let (name, version) = (&deployment.module_name, &deployment.version);
         let message = deployment.message.as_deref().unwrap_or_default();
         let line = format!(
-            "{}  {name} {version} to {}: {}  {message}",
+            "{}  {}: {}  {message}",
             stamp(),
-            deployment.target_environment,
+            deployment.title(),
             deployment.status
         );
         lines.push(line.trim_end().to_owned());
@@ -220,10 +219,7 @@ fn frame(
     style: Style,
     columns: Option<usize>,
 ) -> Vec<String> {
-    let title = format!(
-        "{} {} to {}",
-        deployment.module_name, deployment.version, deployment.target_environment
-    );
+    let title = deployment.title();
     let mut lines = vec![format!(
         "{}  {}  {}",
         style.paint(title, Colour::Bold),

@@ -243,6 +243,33 @@ fn versions_are_shown_held_withdrawn_and_downloaded() {
 }
 
 #[test]
+fn packages_that_nothing_needs_are_listed_and_removed() {
+    let server = Server::start(&[]);
+    server
+        .run(&["module", "collect"])
+        .exits(0)
+        .shows(&["no package that nothing needs"]);
+    // No release has it, and it lies there longer than a push takes.
+    let orphan = server.dir.path().join("server/artifacts/ab");
+    std::fs::create_dir_all(&orphan).unwrap();
+    let orphan = orphan.join("ab".repeat(32));
+    std::fs::write(&orphan, "nobody's").unwrap();
+    let file = std::fs::File::options().write(true).open(&orphan).unwrap();
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(48))
+        .unwrap();
+    server
+        .run(&["module", "collect", "--dry-run"])
+        .exits(0)
+        .shows(&["sha256:abab", "would go"]);
+    assert!(orphan.exists());
+    server
+        .run(&["module", "collect"])
+        .exits(0)
+        .shows(&["sha256:abab", "removed"]);
+    assert!(!orphan.exists());
+}
+
+#[test]
 fn a_plan_a_drain_and_an_unloading() {
     let server = Server::start(&[]);
     let name = "payment-processor";

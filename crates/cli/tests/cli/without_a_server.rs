@@ -59,55 +59,40 @@ fn every_command_explains_itself_with_an_example() {
         .exits(0)
         .shows(&["Exit codes", "HOTSWAP_SERVER"])
         .stdout;
-    let commands = help
-        .lines()
-        .skip_while(|line| !line.starts_with("Commands:"))
-        .skip(1);
-    // A command is set in by two blanks, what continues its explanation by more.
-    let commands = commands
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.strip_prefix("  "));
-    let commands: Vec<&str> = commands
-        .filter(|line| !line.starts_with(' '))
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
+    let commands = commands_of(&help);
     assert!(
         commands.contains(&"deploy") && commands.contains(&"demo"),
         "{commands:?}"
     );
     for command in commands {
-        let nested: &[&[&str]] = match command {
-            "module" => &[
-                &["module", "pack"],
-                &["module", "push"],
-                &["module", "list"],
-                &["module", "sign"],
-                &["module", "verify"],
-                &["module", "revoke"],
-                &["module", "minimum"],
-                &["module", "init"],
-                &["module", "component"],
-            ],
-            "trust" => &[&["trust", "init"]],
-            "config" => &[&["config", "check"], &["config", "show"], &["config", "schema"]],
-            "context" => &[&["context", "list"], &["context", "use"], &["context", "set"]],
-            "user" => &[
-                &["user", "list"],
-                &["user", "add"],
-                &["user", "set"],
-                &["user", "reset-password"],
-            ],
-            "token" => &[&["token", "list"], &["token", "create"], &["token", "revoke"]],
-            "key" => &[&["key", "list"], &["key", "rotate"]],
-            "audit" => &[&["audit", "list"], &["audit", "verify"]],
-            command => &[&[command]],
-        };
-        for path in nested {
-            let ran = hotswap().args(*path).arg("--help").output().unwrap();
-            crate::support::Ran::from(ran)
-                .exits(0)
-                .shows(&["Examples:", "hotswap"]);
-        }
+        explains_itself(&[command]);
+    }
+}
+
+/// The commands that a page of help lists.
+fn commands_of(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| !line.starts_with("Commands:"));
+    // A command is set in by two blanks, what continues its explanation by more.
+    let listed = listed.skip(1).take_while(|line| !line.is_empty());
+    listed
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect()
+}
+
+/// Whether a command tells an example, or each of its own commands does.
+fn explains_itself(path: &[&str]) {
+    let help = hotswap().args(path).arg("--help").output().unwrap();
+    let help = crate::support::Ran::from(help).exits(0);
+    let text = help.stdout.clone();
+    let nested = commands_of(&text);
+    if nested.is_empty() || text.contains("Examples:") {
+        help.shows(&["Examples:", "hotswap"]);
+    }
+    for command in nested {
+        explains_itself(&[path, &[command]].concat());
     }
 }
 
