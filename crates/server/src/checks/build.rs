@@ -20,10 +20,7 @@ pub(super) async fn build(bench: &Bench, package: Package) -> Result<String, Str
         ));
     };
     let started = Instant::now();
-    let prepared = runtime
-        .prepare(package.into())
-        .await
-        .map_err(|error| error.to_string())?;
+    let prepared = bench.prepare(runtime.as_ref(), package).await?;
     let manifest = prepared.manifest();
     Ok(format!(
         "{} {bytes} bytes in {} ms; {}, {}, {} of memory at most",

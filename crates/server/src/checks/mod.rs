@@ -7,6 +7,7 @@ mod scan;
 mod signature;
 mod smoke;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use hotswap_core::decide::CheckResult;
 use hotswap_core::ids::ModuleName;
 use hotswap_core::stage::StageKind;
 use hotswap_package::{Package, PackageLimits};
-use hotswap_runtime::Runtimes;
+use hotswap_runtime::{Prepared, Runtime, Runtimes};
 use hotswap_trust::Gate;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -26,6 +28,8 @@ use crate::registry::{Registry, RegistryError};
 
 /// Checks that work at once; more wait. Compiling takes every core anyway.
 const WORKERS_MAX: usize = 2;
+/// Prepared releases that are kept: each holds its compiled code in memory.
+const PREPARED_MAX: usize = 2;
 /// Longest time for one check: the largest components compile in some 20 s on two busy cores.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -43,6 +47,7 @@ pub(crate) struct Bench {
     pub(crate) grants: Arc<Grants>,
     pub(crate) gate: Gate,
     workers: Semaphore,
+    prepared: Mutex<VecDeque<Arc<dyn Prepared>>>,
 }
 
 impl Checks {
@@ -64,6 +69,7 @@ impl Checks {
                 grants,
                 gate,
                 workers,
+                prepared: Mutex::default(),
             }),
             results,
         }
@@ -121,6 +127,18 @@ impl Bench {
                 CHECK_TIMEOUT.as_secs()
             ))
         })
+    }
+
+    /// Prepares a package to be started. What was prepared last is kept for a while: a release's next check and the next
+    /// deployments of it find its code loaded.
+    async fn prepare(&self, runtime: &dyn Runtime, package: Package) -> Result<Arc<dyn Prepared>, String> {
+        let prepared = runtime.prepare(package.into()).await;
+        let prepared = prepared.map_err(|error| error.to_string())?;
+        let mut kept = self.prepared.lock();
+        kept.retain(|kept| kept.digest() != prepared.digest());
+        kept.truncate(PREPARED_MAX - 1);
+        kept.push_front(Arc::clone(&prepared));
+        Ok(prepared)
     }
 
     /// The release's package from the stored bytes, which are verified to be what the digest says.

@@ -26,10 +26,7 @@ pub(super) async fn test(bench: &Bench, request: &CheckRequest, package: Package
         ));
     };
     let launch = launch(bench, request);
-    let prepared = runtime
-        .prepare(package.into())
-        .await
-        .map_err(|error| error.to_string())?;
+    let prepared = bench.prepare(runtime.as_ref(), package).await?;
     let instance = prepared
         .start(launch)
         .await
