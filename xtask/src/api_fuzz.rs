@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{self, cargo, root};
+use crate::check::programs;
+use crate::run::{self, root};
 
 /// Where schemathesis is, if not in PATH.
 const VARIABLE: &str = "SCHEMATHESIS";
@@ -50,14 +51,7 @@ impl Drop for Server {
 /// Runs it. What isn't installed is installed beside the build.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let program = program()?;
-    run::run(cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--workspace",
-        "--bin",
-        "hotswap",
-    ]))?;
+    programs(&["hotswap"])?;
     let dir = std::env::temp_dir().join(format!("hotswap-api-fuzz-{}", std::process::id()));
     let fuzzed = fuzz(&program, args, &dir);
     // What is left of it is only a temporary folder.

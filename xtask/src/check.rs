@@ -219,7 +219,7 @@ pub(crate) fn chaos(args: &[String]) -> Result<()> {
 }
 
 /// Builds programs with the workspace's features: what its tests were built with is built already.
-fn programs(names: &[&str]) -> Result<()> {
+pub(crate) fn programs(names: &[&str]) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--quiet", "--locked", "--workspace"]);
     for name in names {

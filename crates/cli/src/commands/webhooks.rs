@@ -10,10 +10,7 @@ use crate::output::{Cell, Colour, Table, ago};
 /// Lists endpoints, then dead letters. Exits 0 whatever they say.
 pub(super) async fn list(remote: &Remote<'_>) -> anyhow::Result<Exit> {
     let endpoints = remote.client.list(&["webhooks"], &[], usize::MAX).await?;
-    let dead = remote
-        .client
-        .list(&["webhooks", "dead-letters"], &[], usize::MAX)
-        .await?;
+    let dead = dead_letters(remote).await?;
     if remote.output.is_json() {
         remote
             .output
@@ -98,12 +95,16 @@ pub(super) async fn resend(remote: &Remote<'_>, ids: Vec<String>, all: bool) -> 
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
+/// All that the server lists, newest first.
+async fn dead_letters(remote: &Remote<'_>) -> anyhow::Result<Vec<Value>> {
+    let path = ["webhooks", "dead-letters"];
+    Ok(remote.client.list(&path, &[], usize::MAX).await?)
+}
+
 /// The events of all dead letters that are listed, each once, oldest first.
 async fn kept(remote: &Remote<'_>) -> anyhow::Result<Vec<String>> {
-    let path = ["webhooks", "dead-letters"];
-    let letters = remote.client.list(&path, &[], usize::MAX).await?;
     let mut ids: Vec<String> = Vec::new();
-    for letter in letters.iter().rev() {
+    for letter in dead_letters(remote).await?.iter().rev() {
         let id = text(letter, "id");
         if !ids.iter().any(|known| known == id) {
             ids.push(id.to_owned());

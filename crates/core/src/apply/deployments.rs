@@ -1,12 +1,13 @@
 //! Deployments and their stages.
 
+use std::collections::BTreeMap;
+
 use crate::event::Event;
 use crate::ids::DeploymentId;
 use crate::policy::Approvers;
 use crate::stage::{Approval, Deployment, DeploymentStatus, Pause, Purpose, Stage, StageKind, StageStatus};
 use crate::state::{FINISHED_KEPT_MAX, State};
 use crate::time::{Millis, Now};
-use std::collections::BTreeMap;
 
 pub(super) fn deployments(state: &mut State, event: &Event, now: Now) {
     match event {

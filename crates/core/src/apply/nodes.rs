@@ -1,10 +1,11 @@
 //! Nodes: known, labelled, drained, moved, removed.
 
+use std::collections::BTreeMap;
+
 use crate::event::Event;
-use crate::ids::NodeId;
+use crate::ids::{EnvName, NodeId};
 use crate::state::{Drain, Exception, Node, State};
 use crate::time::Now;
-use std::collections::BTreeMap;
 
 pub(super) fn nodes(state: &mut State, event: &Event, now: Now) {
     let seq = state.seq;
@@ -15,12 +16,7 @@ pub(super) fn nodes(state: &mut State, event: &Event, now: Now) {
             hostname,
             labels,
         } => {
-            state
-                .envs
-                .entry(environment.clone())
-                .or_default()
-                .nodes
-                .insert(node.clone());
+            enter_environment(state, node, environment);
             let record = Node {
                 environment: environment.clone(),
                 hostname: hostname.clone(),
@@ -46,12 +42,7 @@ pub(super) fn nodes(state: &mut State, event: &Event, now: Now) {
             node, environment, ..
         } => {
             leave_environment(state, node);
-            state
-                .envs
-                .entry(environment.clone())
-                .or_default()
-                .nodes
-                .insert(node.clone());
+            enter_environment(state, node, environment);
             if let Some(record) = state.nodes.get_mut(node) {
                 record.environment = environment.clone();
                 record.touched = seq;
@@ -137,6 +128,11 @@ fn drains(state: &mut State, event: &Event, now: Now) {
         }
         _ => unreachable!("only drains come here"),
     }
+}
+
+fn enter_environment(state: &mut State, node: &NodeId, environment: &EnvName) {
+    let env = state.envs.entry(environment.clone()).or_default();
+    env.nodes.insert(node.clone());
 }
 
 fn leave_environment(state: &mut State, node: &NodeId) {

@@ -219,7 +219,6 @@ impl Access {
     }
 }
 
-/// An entry by somebody about users, tokens or keys.
 /// The beginning of an entry about what somebody did.
 pub(crate) fn entry(
     now: WallTime,

@@ -9,6 +9,7 @@ use http_body_util::LengthLimitError;
 use serde_json::{Map, Value};
 
 use super::ApiError;
+use super::params::shown;
 
 /// Largest JSON body, in bytes: every field at its limit stays far below.
 pub(super) const BODY_BYTES_MAX: usize = 256 << 10;
@@ -71,7 +72,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if essence == "application/json" || essence.ends_with("+json") {
         return Ok(());
     }
-    let given: String = given.chars().take(100).collect();
+    let given = shown(given);
     let error = format!("the Content-Type must be application/json, not {given}");
     Err(ApiError::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -10,6 +10,7 @@ use hotswap_core::ids::Digest;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
+use super::params::shown;
 use super::{Api, ApiError, ErrorBody, Shared, etag};
 use crate::registry::RegistryError;
 
@@ -92,7 +93,7 @@ fn released(api: &Api, text: &str) -> Result<Digest, ApiError> {
         format!("sha256:{text}")
     };
     let unknown = |digest: &str| {
-        let digest: String = digest.chars().take(100).collect();
+        let digest = shown(digest);
         ApiError::not_found(
             "unknown_artifact",
             format!("no release has the digest {digest}; GET /api/v1/modules lists those there are"),

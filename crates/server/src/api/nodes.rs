@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use hotswap_core::ids::{EnvName, NodeId};
 use hotswap_core::state::Node;
 
-use super::params::{Params, environment};
+use super::params::{Params, environment, shown};
 use super::{ApiError, BASE, ErrorBody, Shared};
 use crate::views::node::{NodeView, status, view};
 
@@ -156,7 +156,7 @@ pub(super) async fn get(State(api): Shared, Path(id): Path<String>) -> Result<Js
 
 /// The answer where there is no such node.
 pub(super) fn unknown_node(id: &str) -> ApiError {
-    let id: String = id.chars().take(100).collect();
+    let id = shown(id);
     ApiError::not_found(
         "unknown_node",
         format!("node {id} is unknown; GET {BASE}/nodes lists those there are"),

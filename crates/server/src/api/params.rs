@@ -10,6 +10,14 @@ use hotswap_core::state::State;
 
 use super::ApiError;
 
+/// Characters of what was given that a refusal repeats.
+const SHOWN_LEN_MAX: usize = 100;
+
+/// What was given, as far as a refusal repeats it.
+pub(super) fn shown(given: &str) -> String {
+    given.chars().take(SHOWN_LEN_MAX).collect()
+}
+
 /// A query's parameters, by name.
 #[derive(Debug)]
 pub(super) struct Params(BTreeMap<String, String>);
@@ -53,7 +61,7 @@ pub(super) fn deployment_id(text: &str) -> Result<DeploymentId, ApiError> {
 
 /// The answer where there is no such deployment.
 pub(super) fn unknown_deployment(id: &str) -> ApiError {
-    let id: String = id.chars().take(100).collect();
+    let id = shown(id);
     ApiError::not_found(
         "unknown_deployment",
         format!("deployment {id} is unknown; GET /api/v1/deployments lists those there are"),
@@ -72,7 +80,7 @@ pub(super) fn environment<'a>(state: &'a State, name: &str) -> Result<&'a Enviro
             .iter()
             .map(|environment| environment.name.as_str())
             .collect();
-        let name: String = name.chars().take(100).collect();
+        let name = shown(name);
         format!(
             "environment {name:?} is not configured; there are: {}",
             known.join(", ")

@@ -14,7 +14,7 @@ use super::body::JsonObject;
 use super::call::{Call, Caller};
 use super::commands::Making;
 use super::create::Form;
-use super::params::environment;
+use super::params::{environment, shown};
 use super::users::role;
 use super::{Api, ApiError, ErrorBody, Shared};
 use crate::access::{ApiToken, NewToken, SCOPE_ENTRIES_MAX, Scope, SigningKey, TOKEN_DAYS_MAX};
@@ -253,7 +253,7 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
     caller: Caller,
 ) -> Result<StatusCode, ApiError> {
-    let shown: String = id.chars().take(100).collect();
+    let shown = shown(&id);
     let unknown = |_| ApiError::not_found("not_found", format!("there is no API token {shown}"));
     let id = id.parse().map_err(unknown)?;
     api.access.revoke_token(&caller.actor, id, &caller.source).await?;

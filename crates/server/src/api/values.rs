@@ -18,7 +18,7 @@ use super::body::JsonObject;
 use super::call::Call;
 use super::create::Form;
 use super::error::CommandRefused;
-use super::params::environment;
+use super::params::{environment, shown};
 use super::versions::{module_name, unknown_module};
 use super::{Api, ApiError, ErrorBody, Shared, commands};
 
@@ -138,7 +138,7 @@ fn values(form: &mut Form<'_>) -> Option<Values> {
         match value {
             Value::String(text) => drop(values.insert(key.clone(), text.clone())),
             _ => {
-                let key: String = key.chars().take(100).collect();
+                let key = shown(key);
                 form.fault("values", format!("the value of {key:?} must be a string"));
             }
         }

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::body::MaybeJson;
 use super::call::Call;
 use super::create::Form;
-use super::params::Params;
+use super::params::{Params, shown};
 use super::{Api, ApiError, BASE, ErrorBody, Shared, commands, etag};
 use crate::views::module::{ReleaseView, release_view};
 
@@ -247,8 +247,8 @@ pub(super) fn module_name(text: &str) -> Result<ModuleName, ApiError> {
 /// A version in a path.
 fn version_of(module: &str, text: &str) -> Result<semver::Version, ApiError> {
     super::create::parse_version(text).map_err(|error| {
-        let text: String = text.chars().take(100).collect();
-        let module: String = module.chars().take(100).collect();
+        let text = shown(text);
+        let module = shown(module);
         ApiError::not_found(
             "unknown_version",
             format!("{module} has no version {text}: a version {error}"),

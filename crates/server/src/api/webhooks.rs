@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::call::Caller;
+use super::params::shown;
 use super::{ApiError, ErrorBody, Shared};
 use crate::access::entry;
 use crate::audit::AuditKind;
@@ -16,8 +17,6 @@ use crate::views::time::rfc3339;
 
 /// Dead letters of an answer.
 const LISTED_MAX: u32 = 200;
-/// Characters of an unknown identity that its refusal repeats.
-const ID_SHOWN_MAX: usize = 100;
 
 /// An endpoint that is told what happens to deployments.
 #[derive(Debug, Serialize, ToSchema)]
@@ -122,7 +121,7 @@ pub(super) async fn resend(
     let found = api.sight.dead_letters_of(id.clone()).await;
     let found = found.map_err(|error| ApiError::internal(&error))?;
     if found.is_empty() {
-        let shown: String = id.chars().take(ID_SHOWN_MAX).collect();
+        let shown = shown(&id);
         let message = format!("there is no dead letter {shown}; `hotswap webhooks` lists those there are");
         return Err(ApiError::not_found("not_found", message));
     }

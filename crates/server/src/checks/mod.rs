@@ -129,8 +129,8 @@ impl Bench {
         })
     }
 
-    /// Prepares a package to be started. What was prepared last is kept for a while: a release's next check and the next
-    /// deployments of it find its code loaded.
+    /// Prepares a package to be started. The last few are kept until others take their place: a release's next check and
+    /// the next deployments of it find its code loaded.
     async fn prepare(&self, runtime: &dyn Runtime, package: Package) -> Result<Arc<dyn Prepared>, String> {
         let prepared = runtime.prepare(package.into()).await;
         let prepared = prepared.map_err(|error| error.to_string())?;

@@ -2,7 +2,6 @@
 
 mod approval;
 mod deploy;
-mod registry;
 mod reversal;
 mod steer;
 
@@ -20,7 +19,6 @@ use crate::state::State;
 use crate::time::Now;
 use approval::{Decided, decide_approval};
 use deploy::deploy;
-use registry::{push, revoke, set_minimum};
 use reversal::{Reversal, abort, roll_back, undeploy};
 use steer::{pause, promote, resume, skip_step};
 
@@ -44,7 +42,7 @@ pub(super) fn command(
             module,
             version,
             release,
-        } => push(state, module, version, release),
+        } => releases::push(state, module, version, release),
         Command::Deploy(request) => deploy(state, obs, request),
         Command::Decide {
             deployment,
@@ -120,8 +118,10 @@ pub(super) fn command(
             version,
             reason,
             by,
-        } => revoke(state, module, version, reason, by),
-        Command::SetMinimumVersion { module, version, by } => set_minimum(state, module, version, by),
+        } => releases::revoke(state, module, version, reason, by),
+        Command::SetMinimumVersion { module, version, by } => {
+            releases::set_minimum(state, module, version, by)
+        }
         Command::Yank {
             module,
             version,
