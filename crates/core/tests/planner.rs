@@ -315,3 +315,24 @@ proptest! {
         }
     }
 }
+
+/// However small the share of the stable release, it is no reason to find an equal one worse.
+#[test]
+fn a_sliver_of_control_is_no_harm() {
+    for nodes in 1..12 {
+        for sliver in 1..=5 {
+            let way = Way::Canary {
+                by: CanaryBy::Traffic,
+                percents: vec![100 - sliver, 100],
+            };
+            let mut world = world(way, nodes);
+            for version in 1..=2 {
+                let id = deploy(&mut world, 0, version);
+                to_the_end(&mut world, |_| {});
+                let ended = &world.state.finished[&id];
+                let what = format!("{sliver} % of {nodes} nodes' requests: {:?}", ended.message);
+                assert_eq!(ended.status, DeploymentStatus::Succeeded, "{what}");
+            }
+        }
+    }
+}

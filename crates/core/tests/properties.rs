@@ -593,3 +593,28 @@ proptest! {
         }
     }
 }
+
+/// What was mended twice at one instant is well.
+#[test]
+fn a_node_that_is_mended_twice_comes_to_rest() {
+    let deploy = |version, downgrade| Op::Deploy {
+        version,
+        target: 0,
+        downgrade,
+        supersede: false,
+    };
+    let mut world = world(1, OnInconclusive::Hold);
+    let ops = [
+        deploy(3, false),
+        Op::Wait(6),
+        deploy(0, true),
+        Op::Sick(0, 3),
+        Op::Wait(4),
+        Op::Mend(0),
+        deploy(3, false),
+    ];
+    for op in ops {
+        carry_out(&mut world, op);
+    }
+    comes_to_rest(&mut world);
+}

@@ -68,14 +68,24 @@ pub struct Faults {
     pub prepare: Option<Millis>,
 }
 
+/// What an arm's interval leaves to the next.
+#[derive(Clone, Copy, Debug, Default)]
+struct Carry {
+    /// What is left of whole requests and errors.
+    requests: f64,
+    errors: f64,
+    /// Where the next request stands among ten.
+    place: u64,
+}
+
 /// A counter of evidence that runs.
 #[derive(Clone, Debug)]
 struct Counting {
     observe: Observe,
     since: CoreTime,
     number: u32,
-    /// What is left of whole requests and errors, by arm: candidate, control.
-    carry: [(f64, f64); 2],
+    /// By arm: candidate, control.
+    carry: [Carry; 2],
     probe_carry: f64,
 }
 
@@ -227,7 +237,7 @@ impl Machine {
         let modules: Vec<ModuleName> = self.reconciler.statuses().keys().cloned().collect();
         // Whoever was to turn bad later doesn't.
         self.due
-            .retain(|(_, input)| !matches!(input, NodeInput::Health { .. }));
+            .retain(|(_, input)| !matches!(input, NodeInput::Health { result: Err(_), .. }));
         for digest in faults.sick.into_keys() {
             for module in modules.clone() {
                 let result = Ok(());
@@ -472,20 +482,23 @@ impl Machine {
     }
 }
 
-/// Requests of one arm, spread over a few latencies around the median.
-fn serve(counts: &mut ArmCounts, arm: Arm, requests: f64, carry: &mut (f64, f64)) {
-    carry.0 += requests;
-    counts.requests = whole(&mut carry.0);
-    carry.1 += counts.requests as f64 * arm.error_percent / 100.0;
-    counts.errors = whole(&mut carry.1).min(counts.requests);
-    for (factor, share) in [(0.8, 3), (0.9, 3), (1.0, 2), (1.2, 1), (2.0, 1)] {
+/// Of ten requests in a row, how many times the median each takes.
+const LATENCIES: [f64; 10] = [0.8, 0.9, 1.0, 0.8, 0.9, 1.2, 0.8, 0.9, 1.0, 2.0];
+
+/// Requests of one arm, spread over a few latencies around the median: over many intervals as over one, however few
+/// requests each has.
+fn serve(counts: &mut ArmCounts, arm: Arm, requests: f64, carry: &mut Carry) {
+    carry.requests += requests;
+    counts.requests = whole(&mut carry.requests);
+    carry.errors += counts.requests as f64 * arm.error_percent / 100.0;
+    counts.errors = whole(&mut carry.errors).min(counts.requests);
+    let tens = counts.requests / 10;
+    for (place, factor) in (0..).zip(LATENCIES) {
+        let is_next = (place + 10 - carry.place) % 10 < counts.requests % 10;
         let us = whole(&mut (arm.latency_ms * 1_000.0 * factor));
-        counts.latency.record_many(us, counts.requests * share / 10);
+        counts.latency.record_many(us, tens + u64::from(is_next));
     }
-    let rest = counts.requests - counts.latency.count();
-    counts
-        .latency
-        .record_many(whole(&mut (arm.latency_ms * 1_000.0)), rest);
+    carry.place = (carry.place + counts.requests) % 10;
 }
 
 /// Takes the whole part.
