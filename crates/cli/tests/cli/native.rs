@@ -112,6 +112,7 @@ fn native_code_is_refused_where_no_node_runs_it_and_where_it_is_not_granted() {
         .exits(2)
         .says(&["no node of Production can run greetings 1.0.0: plain lacks process (it has wasm, arch:"]);
     let able = agent(&server, "able", &["--native-kind", "process"]);
+    server.eventually(&["nodes"], "able");
     server.eventually(&["nodes", "show", "able"], "wasm, process");
     server
         .run(&["nodes", "show", "able"])
