@@ -17,7 +17,12 @@ pub(super) struct Receipt {
 }
 
 impl Receipt {
-    pub(super) fn of(report: &NodeReport) -> Self {
+    /// `None` for a report that leaves a node nothing to send again, as heartbeats do: to answer each of them would
+    /// cost more than to take it in.
+    pub(super) fn of(report: &NodeReport) -> Option<Self> {
+        if report.vetoes.is_empty() && report.intervals.is_empty() {
+            return None;
+        }
         let mut intervals: Vec<(ModuleName, RolloutId, u32)> = Vec::new();
         for interval in &report.intervals {
             let known = intervals
@@ -28,13 +33,13 @@ impl Receipt {
                 None => intervals.push((interval.module.clone(), interval.rollout, interval.number)),
             }
         }
-        Self {
+        Some(Self {
             node: report.node.clone(),
             incarnation: report.incarnation,
             seq: report.seq,
             vetoes: report.vetoes.clone(),
             intervals,
-        }
+        })
     }
 
     /// What committed State says to it: vetoes that it knows, intervals that it folded or that nobody waits for.

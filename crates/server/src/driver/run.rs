@@ -305,7 +305,7 @@ impl Run {
                     if report.hello.is_some() {
                         self.sessions.reported(&report.node);
                     }
-                    self.receipts.push(Receipt::of(&report));
+                    self.receipts.extend(Receipt::of(&report));
                     self.world.observe(|obs| obs.absorb(&self.state, *report, now));
                 }
                 FleetInput::Disconnected { node, session } => {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use hotswap_core::ids::Incarnation;
-use hotswap_core::report::{Hello, NodeReport};
+use hotswap_core::analysis::Block;
+use hotswap_core::ids::{Incarnation, RolloutId};
+use hotswap_core::report::{Hello, Interval, NodeReport};
 use hotswap_core::spec::Generation;
 use hotswap_server::RunningServer;
 use hotswap_wire::pb::agent_service_client::AgentServiceClient;
@@ -17,7 +18,11 @@ use crate::agent::{FakeNode, Fares, hello};
 use crate::harness::{TestServer, package};
 
 fn report(node: &str, seq: u64, hello: Option<Hello>, highest: Generation) -> pb::AgentMessage {
-    pb::AgentMessage::from(&NodeReport {
+    pb::AgentMessage::from(&node_report(node, seq, hello, highest))
+}
+
+fn node_report(node: &str, seq: u64, hello: Option<Hello>, highest: Generation) -> NodeReport {
+    NodeReport {
         node: node.parse().unwrap(),
         incarnation: Incarnation(1),
         seq,
@@ -28,7 +33,7 @@ fn report(node: &str, seq: u64, hello: Option<Hello>, highest: Generation) -> pb
         intervals: Vec::new(),
         health: None,
         loads: Vec::new(),
-    })
+    }
 }
 
 async fn client(server: &RunningServer) -> AgentServiceClient<Channel> {
@@ -125,7 +130,15 @@ async fn a_node_that_knows_newer_specs_gets_none() {
     let runs = |node: &serde_json::Value| node["modules"][0]["routes"][0]["version"] == "1.0.0";
     server.until("/api/v1/nodes/n2", runs).await;
     // What the server says to n1 by then: settings and acknowledgements, no spec.
-    reports.send(report("n1", 2, None, ahead)).await.unwrap();
+    let mut asks = node_report("n1", 2, None, ahead);
+    asks.intervals.push(Interval {
+        module: "pay".parse().unwrap(),
+        rollout: RolloutId(1),
+        step: 0,
+        number: 1,
+        block: Block::default(),
+    });
+    reports.send((&asks).into()).await.unwrap();
     loop {
         let message = messages
             .message()
