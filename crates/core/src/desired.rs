@@ -257,10 +257,15 @@ fn at_rest(state: &State, environment: &EnvName, node: &NodeId, module: &EnvModu
     Some(ModuleSpec {
         values: module.values.of(releases.iter().map(|release| release.config)),
         releases,
-        routes: vec![(stable.id(), WEIGHT_ALL)],
+        routes: routes_at_rest(module)?,
         settle,
         ..empty(module.rollout_of_stable)
     })
+}
+
+/// Who gets requests at rest, on nodes without an exception; `None` where nothing is stable.
+pub(crate) fn routes_at_rest(module: &EnvModule) -> Option<Vec<(crate::ids::Digest, u8)>> {
+    Some(vec![(module.stable.as_ref()?.release.id(), WEIGHT_ALL)])
 }
 
 /// What a cohort's node runs while the rollout goes forward.

@@ -100,22 +100,23 @@ pub enum Wait {
 
 impl Wait {
     /// A wait for nodes, of which the first few are named.
-    pub(crate) fn nodes(lacking: Vec<(NodeId, String)>) -> Self {
+    pub(crate) fn nodes(lacking: &[(&NodeId, impl fmt::Display)]) -> Self {
         let (count, first) = first_few(lacking);
         Self::Nodes { count, first }
     }
 
     /// A wait for nodes on their way back.
-    pub(crate) fn way_back(lacking: Vec<(NodeId, String)>) -> Self {
+    pub(crate) fn way_back(lacking: &[(&NodeId, impl fmt::Display)]) -> Self {
         let (count, first) = first_few(lacking);
         Self::WayBack { count, first }
     }
 }
 
-fn first_few(mut lacking: Vec<(NodeId, String)>) -> (u32, Vec<(NodeId, String)>) {
+fn first_few(lacking: &[(&NodeId, impl fmt::Display)]) -> (u32, Vec<(NodeId, String)>) {
     let count = u32::try_from(lacking.len()).unwrap_or(u32::MAX);
-    lacking.truncate(NODES_NAMED_MAX);
-    (count, lacking)
+    let first = lacking.iter().take(NODES_NAMED_MAX);
+    let named = first.map(|(node, lack)| ((*node).clone(), lack.to_string()));
+    (count, named.collect())
 }
 
 /// So many nodes, for people.

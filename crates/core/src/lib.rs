@@ -18,6 +18,7 @@ pub mod ids;
 pub mod invariants;
 pub mod mutants;
 pub mod observe;
+mod ordered;
 pub mod plan;
 pub mod policy;
 pub mod reconcile;

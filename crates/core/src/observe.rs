@@ -7,6 +7,7 @@ use crate::analysis::Block;
 use crate::event::{Folded, RolloutKey};
 use crate::ids::{Digest, Incarnation, ModuleName, NodeId, RolloutId};
 use crate::mutants::{Mutant, is_on};
+use crate::ordered::each_in_order;
 use crate::report::{
     Hello, Interval, ModuleStatus, NodeHealth, NodeReport, ReleaseLoad, ReleaseStatus, Veto,
 };
@@ -99,6 +100,25 @@ pub enum Presence {
     },
 }
 
+/// A node as it is seen at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Whether it can be counted on.
+    pub presence: Presence,
+    /// What it said, if it ever said anything.
+    pub node: Option<&'a NodeObs>,
+}
+
+impl<'a> Seen<'a> {
+    /// What it runs of a module, if it is known.
+    pub fn module(&self, module: &ModuleName) -> Option<&'a ModuleObs> {
+        match self.presence {
+            Presence::Known { .. } => self.node?.modules.get(module),
+            Presence::Silent { .. } => None,
+        }
+    }
+}
+
 impl Observations {
     /// Nothing said yet.
     pub fn new(now: Now) -> Self {
@@ -158,28 +178,47 @@ impl Observations {
 
     /// Whether a node can be counted on.
     pub fn presence(&self, node: &NodeId, now: CoreTime) -> Presence {
-        let Some(obs) = self.nodes.get(node) else {
-            return Presence::Silent {
-                silent_for: now.since(self.started),
-            };
-        };
-        match obs.known_since {
-            Some(since) if now.since(obs.last_report) < self.heartbeat_timeout => Presence::Known { since },
-            Some(_) => Presence::Silent {
-                silent_for: now.since(obs.last_report),
-            },
-            None => Presence::Silent {
-                silent_for: now.since(obs.silent_since),
-            },
-        }
+        self.seen(node, now).presence
     }
 
     /// What a node runs of a module, if the node is known.
     pub fn module(&self, node: &NodeId, module: &ModuleName, now: CoreTime) -> Option<&ModuleObs> {
-        match self.presence(node, now) {
-            Presence::Known { .. } => self.nodes.get(node)?.modules.get(module),
-            Presence::Silent { .. } => None,
-        }
+        self.seen(node, now).module(module)
+    }
+
+    /// A node as it is seen now.
+    pub fn seen(&self, node: &NodeId, now: CoreTime) -> Seen<'_> {
+        self.see(self.nodes.get(node), now)
+    }
+
+    /// Nodes as they are seen now; they must be given in their order.
+    pub fn seen_in_order<'a, 'n, I>(
+        &'a self,
+        nodes: I,
+        now: CoreTime,
+    ) -> impl Iterator<Item = (&'n NodeId, Seen<'a>)> + use<'a, 'n, I>
+    where
+        I: IntoIterator<Item = &'n NodeId>,
+    {
+        each_in_order(&self.nodes, nodes).map(move |(node, obs)| (node, self.see(obs, now)))
+    }
+
+    fn see<'a>(&self, node: Option<&'a NodeObs>, now: CoreTime) -> Seen<'a> {
+        let silent_since = match node {
+            None => self.started,
+            Some(obs) => match obs.known_since {
+                Some(since) if now.since(obs.last_report) < self.heartbeat_timeout => {
+                    let presence = Presence::Known { since };
+                    return Seen { presence, node };
+                }
+                Some(_) => obs.last_report,
+                None => obs.silent_since,
+            },
+        };
+        let presence = Presence::Silent {
+            silent_for: now.since(silent_since),
+        };
+        Seen { presence, node }
     }
 
     /// A session of a node stands; what it runs is unknown until its full report.

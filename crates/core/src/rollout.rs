@@ -8,6 +8,7 @@ use crate::analysis::{Block, Control, Judge, JudgePolicy};
 use crate::attribution::Attribution;
 use crate::event::{Folded, RolloutKey};
 use crate::ids::{DeploymentId, EnvName, Incarnation, ModuleName, NodeId, ReleaseRef, RolloutId};
+use crate::ordered::each_in_order;
 use crate::policy::RolloutPolicy;
 use crate::release::Kind;
 use crate::spec::WEIGHT_ALL;
@@ -473,6 +474,19 @@ impl Rollout {
     /// A node's place in the order.
     pub fn place(&self, node: &NodeId) -> Option<u32> {
         self.places.get(node).copied()
+    }
+
+    /// Nodes' places in the order; they must be given in theirs.
+    pub(crate) fn places_of<'a>(
+        &'a self,
+        nodes: impl IntoIterator<Item = &'a NodeId>,
+    ) -> impl Iterator<Item = (&'a NodeId, Option<u32>)> {
+        each_in_order(&self.places, nodes).map(|(node, place)| (node, place.copied()))
+    }
+
+    /// Everyone that has a place, in the order of names.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = &NodeId> {
+        self.places.keys()
     }
 
     pub(crate) fn enter(&mut self, node: &NodeId) {

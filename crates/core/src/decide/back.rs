@@ -1,13 +1,16 @@
 //! A rollout on its way back: everyone is told the stable release; it waits for those it can reach.
 
 use super::nodes::{back_lack, is_unknown};
+use crate::desired::{desired_module, routes_at_rest};
 use crate::event::Event;
 use crate::explain::{Wait, nodes};
-use crate::ids::NodeId;
-use crate::observe::{Observations, Presence};
+use crate::ids::{Digest, NodeId};
+use crate::mutants::{Mutant, is_on};
+use crate::observe::{ModuleObs, Observations, Presence};
+use crate::ordered::each_in_order;
 use crate::rollout::{BackReason, Phase, Rollout};
 use crate::stage::{DeploymentStatus, Purpose, StageKind, StageStatus};
-use crate::state::{Node, State};
+use crate::state::{EnvModule, Node, State};
 use crate::time::Now;
 
 /// Most missing nodes that a message names.
@@ -25,41 +28,77 @@ pub(super) fn back(
     let policy = &rollout.plan.policy;
     let mut missing = Vec::new();
     let mut pending = Vec::new();
-    let mut back = 0_u32;
+    let mut back = Vec::new();
     let env = state.envs.get(&rollout.plan.environment);
-    let drained = |node: &&NodeId| state.nodes.get(*node).is_some_and(Node::is_drained);
+    let members = env.into_iter().flat_map(|env| &env.nodes);
     // Whoever is drained serves nothing that could go back.
-    for node in env
-        .into_iter()
-        .flat_map(|env| &env.nodes)
-        .filter(|node| !drained(node))
-    {
-        match obs.presence(node, now.core) {
+    let here = each_in_order(&state.nodes, members)
+        .filter(|(_, record)| !record.is_some_and(Node::is_drained))
+        .map(|(node, _)| node);
+    let wanted = Wanted::of(state, rollout);
+    for (node, seen) in obs.seen_in_order(here, now.core) {
+        match seen.presence {
             // Right after a start everyone is unknown; whoever is away is missing, not waited for.
             Presence::Silent { .. } => {
                 let listening_for = now.core.since(obs.started());
-                let just_started = obs.node(node).is_none_or(|node| node.hello.is_none())
-                    && listening_for < policy.silence_max;
-                if just_started && is_unknown(obs, node, policy.silence_max, now.core) {
-                    pending.push((node.clone(), "not heard of yet".to_owned()));
+                let just_started =
+                    seen.node.is_none_or(|node| node.hello.is_none()) && listening_for < policy.silence_max;
+                if just_started && is_unknown(seen.presence, policy.silence_max) {
+                    pending.push((node, "not heard of yet"));
                 } else {
                     missing.push(node.clone());
                 }
             }
-            Presence::Known { .. } => match back_lack(state, obs, rollout, node, now.core) {
-                Some(lack) => pending.push((node.clone(), lack)),
-                // Those that it never reached were never away.
-                None if rollout.plan.reverse => back += u32::from(!rollout.excluded.contains_key(node)),
-                None => back += u32::from(rollout.cohort.contains(node)),
+            Presence::Known { .. } => match wanted.lack(node, seen.module(&rollout.plan.module)) {
+                Some(lack) => pending.push((node, lack)),
+                None => back.push(node),
             },
         }
     }
     let late = now.core.since(*began) >= policy.back_deadline;
     if !pending.is_empty() && !late {
-        return Err(Wait::way_back(pending));
+        return Err(Wait::way_back(&pending));
     }
-    missing.extend(pending.into_iter().map(|(node, _)| node));
+    missing.extend(pending.into_iter().map(|(node, _)| node.clone()));
+    // Those that it never reached were never away.
+    let back = back.into_iter().filter(|node| match rollout.plan.reverse {
+        true => !rollout.excluded.contains_key(*node),
+        false => rollout.cohort.contains(*node),
+    });
+    let back = u32::try_from(back.count()).expect("nodes are bounded by NODES_MAX");
     Ok(end(state, rollout, reason, back, missing))
+}
+
+/// The routes that nodes are wanted to have at rest: the same on all of them but a few.
+struct Wanted<'a> {
+    state: &'a State,
+    rollout: &'a Rollout,
+    module: Option<&'a EnvModule>,
+    usual: Option<Vec<(Digest, u8)>>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(state: &'a State, rollout: &'a Rollout) -> Self {
+        let module = state.env_module(&rollout.plan.environment, &rollout.plan.module);
+        Self {
+            state,
+            rollout,
+            module,
+            usual: module.and_then(routes_at_rest),
+        }
+    }
+
+    fn lack(&self, node: &NodeId, seen: Option<&ModuleObs>) -> Option<&'static str> {
+        let excepted = self
+            .module
+            .is_some_and(|module| module.exceptions.contains_key(node));
+        if excepted || is_on(Mutant::RollbackForgetsOne) {
+            let own = desired_module(self.state, node, &self.rollout.plan.module);
+            let own = own.map(|spec| spec.routes).filter(|routes| !routes.is_empty());
+            return back_lack(own.as_deref(), seen);
+        }
+        back_lack(self.usual.as_deref(), seen)
+    }
 }
 
 fn end(state: &State, rollout: &Rollout, reason: &BackReason, back: u32, missing: Vec<NodeId>) -> Vec<Event> {

@@ -53,7 +53,7 @@ pub fn spare(state: &State, obs: &Observations, node: &NodeId, now: Now) -> Resu
         return Ok(());
     };
     let policy = &environment.policy;
-    let away = |node: &NodeId| is_unavailable(obs, node, policy.silence_max, now.core);
+    let away = |node: &NodeId| is_unavailable(obs.presence(node, now.core), policy.silence_max);
     if environment.strategy == Strategy::Direct || away(node) {
         return Ok(());
     }

@@ -2,7 +2,6 @@
 
 use super::Engine;
 use crate::event::Event;
-use crate::ids::NodeId;
 use crate::observe::{Pending, Presence};
 use crate::rollout::Phase;
 use crate::time::{CoreTime, Millis};
@@ -50,11 +49,8 @@ impl Engine<'_> {
 
     /// Whether every node that counts has an interval in it.
     fn is_complete(&self, pending: &Pending) -> bool {
-        let mut counting = self.rollout.counting().peekable();
-        let has = |node: &NodeId| {
-            let place = self.rollout.place(node);
-            place.is_some_and(|place| pending.last.contains_key(&place))
-        };
+        let mut counting = self.rollout.places_of(self.rollout.counting()).peekable();
+        let has = |(_, place): (_, Option<u32>)| place.is_some_and(|place| pending.last.contains_key(&place));
         counting.peek().is_some() && counting.all(has)
     }
 
@@ -62,11 +58,12 @@ impl Engine<'_> {
     fn soak_since(&self, soaked_at: CoreTime) -> Millis {
         let mut from = soaked_at;
         let mut anyone = false;
-        for node in self.rollout.counting() {
-            let Presence::Known { since } = self.obs.presence(node, self.now.core) else {
+        let counting = self.obs.seen_in_order(self.rollout.counting(), self.now.core);
+        for (_, seen) in counting {
+            let Presence::Known { since } = seen.presence else {
                 return Millis(0);
             };
-            let Some(module) = self.obs.module(node, &self.rollout.plan.module, self.now.core) else {
+            let Some(module) = seen.module(&self.rollout.plan.module) else {
                 return Millis(0);
             };
             if module.status.rollout != self.rollout.plan.id {

@@ -2,7 +2,7 @@
 
 use super::{Engine, go_back};
 use crate::analysis::Outcome;
-use crate::decide::nodes::{Standing, standing};
+use crate::decide::nodes::{Lack, Standing};
 use crate::event::Event;
 use crate::explain::{Wait, nodes};
 use crate::ids::NodeId;
@@ -61,17 +61,17 @@ impl Engine<'_> {
     pub(super) fn settled(&self) -> Result<u32, Wait> {
         let mut lacking = Vec::new();
         let mut settled = 0;
-        for node in self.rollout.counting() {
-            match standing(self.obs, self.rollout, &self.spec, node, self.now.core) {
+        for (node, _, standing) in self.standings {
+            match standing {
                 Standing::Settled => settled += 1,
-                Standing::Lacking(lack) => lacking.push((node.clone(), lack)),
-                Standing::SmokeFailed(_) => lacking.push((node.clone(), "smoke checks failed".to_owned())),
+                Standing::Lacking(lack) => lacking.push((*node, *lack)),
+                Standing::SmokeFailed(_) => lacking.push((*node, Lack::SmokeFailed)),
             }
         }
         if lacking.is_empty() || (is_on(Mutant::FlipUnready) && self.spec.preview.is_some()) {
             Ok(settled)
         } else {
-            Err(Wait::nodes(lacking))
+            Err(Wait::nodes(&lacking))
         }
     }
 

@@ -21,9 +21,10 @@ impl Engine<'_> {
         let mut joins = Vec::new();
         let mut unknown = Vec::new();
         for node in self.candidates_of(step, planned) {
-            if is_unknown(self.obs, node, policy.silence_max, self.now.core) {
-                unknown.push((node.clone(), "not heard of yet".to_owned()));
-            } else if is_unavailable(self.obs, node, policy.silence_max, self.now.core) {
+            let presence = self.obs.presence(node, self.now.core);
+            if is_unknown(presence, policy.silence_max) {
+                unknown.push((node, "not heard of yet"));
+            } else if is_unavailable(presence, policy.silence_max) {
                 // Below max_unavailable, or the rollout would be held.
                 let reason = Excuse::UnavailableBefore;
                 events.push(Event::NodeExcused {
@@ -36,7 +37,7 @@ impl Engine<'_> {
             }
         }
         if !unknown.is_empty() {
-            return Err(Wait::nodes(unknown));
+            return Err(Wait::nodes(&unknown));
         }
         let empty = joins.is_empty() && rollout.counting().next().is_none();
         if empty && let Some(reason) = self.all_away(&events) {
@@ -109,9 +110,11 @@ impl Engine<'_> {
         let Some(env) = self.state.envs.get(&rollout.plan.environment).filter(|_| !mends) else {
             return Vec::new();
         };
-        env.nodes
-            .iter()
-            .filter(|node| rollout.place(node).is_none() && self.may_join(node))
+        rollout
+            .places_of(&env.nodes)
+            .filter(|(_, place)| place.is_none())
+            .map(|(node, _)| node)
+            .filter(|node| self.may_join(node))
             .filter(|node| matches!(self.obs.presence(node, self.now.core), Presence::Known { .. }))
             .collect()
     }

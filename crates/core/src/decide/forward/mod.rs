@@ -30,11 +30,16 @@ pub(super) fn forward(
     let Some(spec) = desired_of_cohort(rollout) else {
         unreachable!("only a way back has no release to roll out")
     };
+    let standings: Vec<_> = obs
+        .seen_in_order(rollout.counting(), now.core)
+        .map(|(node, seen)| (node, seen.presence, standing(&seen, rollout, &spec, now.core)))
+        .collect();
     let at = Engine {
         state,
         obs,
         rollout,
-        spec,
+        standings: &standings,
+        spec: &spec,
         now,
     };
     if let Some(reason) = at.harm() {
@@ -92,8 +97,10 @@ struct Engine<'a> {
     state: &'a State,
     obs: &'a Observations,
     rollout: &'a Rollout,
+    /// How each node that counts stands to what the cohort is told.
+    standings: &'a [(&'a NodeId, Presence, Standing<'a>)],
     /// What the cohort is told.
-    spec: ModuleSpec,
+    spec: &'a ModuleSpec,
     now: Now,
 }
 
@@ -139,25 +146,28 @@ impl Engine<'_> {
         let policy = &self.rollout.plan.policy;
         let now = self.now.core;
         let mut events = Vec::new();
-        for node in self.rollout.counting() {
-            let presence = self.obs.presence(node, now);
-            let reason = match (presence, standing(self.obs, self.rollout, &self.spec, node, now)) {
+        for (node, presence, standing) in self.standings {
+            let reason = match (presence, standing) {
                 (Presence::Silent { silent_for }, _) => {
-                    let silent_for = silent_for.min(now.since(self.told_at(node)));
+                    let silent_for = (*silent_for).min(now.since(self.told_at(node)));
                     (silent_for >= policy.silence_max).then_some(Exclusion::Silent { silent_for })
                 }
-                (_, Standing::SmokeFailed(failures)) => Some(Exclusion::Smoke { failures }),
-                (Presence::Known { since }, Standing::Lacking(detail)) => {
+                (_, Standing::SmokeFailed(failures)) => Some(Exclusion::Smoke {
+                    failures: failures.to_vec(),
+                }),
+                (Presence::Known { since }, Standing::Lacking(lack)) => {
                     // The deadline stands still while a node is unknown.
-                    let late = now.since(since.max(self.told_at(node))) >= policy.step_deadline;
-                    late.then_some(Exclusion::NotReady { detail })
+                    let late = now.since((*since).max(self.told_at(node))) >= policy.step_deadline;
+                    late.then(|| Exclusion::NotReady {
+                        detail: lack.to_string(),
+                    })
                 }
                 (Presence::Known { .. }, Standing::Settled) => None,
             };
             if let Some(reason) = reason {
                 events.push(Event::NodeExcluded {
                     key: self.rollout.key(),
-                    node: node.clone(),
+                    node: (*node).clone(),
                     reason,
                 });
             }
@@ -209,13 +219,14 @@ impl Engine<'_> {
     fn hold_for_health(&self) -> Result<Option<Event>, Wait> {
         let rollout = self.rollout;
         let policy = &rollout.plan.policy;
-        let unavailable = rollout
-            .plan
-            .order
-            .iter()
+        let here = rollout
+            .placed()
             .filter(|node| !rollout.excluded.contains_key(*node))
-            .filter(|node| rollout.excused.get(*node).is_none_or(|why| !why.is_gone()))
-            .filter(|node| is_unavailable(self.obs, node, policy.silence_max, self.now.core))
+            .filter(|node| rollout.excused.get(*node).is_none_or(|why| !why.is_gone()));
+        let unavailable = self
+            .obs
+            .seen_in_order(here, self.now.core)
+            .filter(|(_, seen)| is_unavailable(seen.presence, policy.silence_max))
             .count();
         let unavailable = u32::try_from(unavailable).expect("nodes are bounded by NODES_MAX");
         let too_few = unavailable > policy.max_unavailable && !is_on(Mutant::BudgetIgnored);
