@@ -8,3 +8,4 @@ pub mod exposition;
 pub mod metrics;
 pub mod otlp;
 pub mod process;
+mod receiver;

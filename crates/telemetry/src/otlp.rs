@@ -11,12 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig as _};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use crate::receiver;
 
 /// Spans that wait to be sent; more are dropped and counted. What runs never waits for a receiver.
 const WAITING_MAX: usize = 8_192;
@@ -53,6 +55,9 @@ pub enum OtlpError {
     /// The settings.
     #[error("failed to set up the export of traces; look at the OTEL_EXPORTER_OTLP_… variables")]
     Setup(#[from] ExporterBuildError),
+    /// The client.
+    #[error("failed to set up the export of traces: {0}; look at the OTEL_EXPORTER_OTLP_… variables")]
+    Client(String),
     /// The receiver did not take them.
     #[error("the receiver of traces did not take {spans} spans")]
     Export {
@@ -156,7 +161,16 @@ impl Exporter {
                 }
             }
             (Transport::Http, endpoint) => {
-                let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
+                let address = endpoint
+                    .clone()
+                    .or_else(|| receiver::of_signal("TRACES", "ENDPOINT"));
+                let client = receiver::timeout("TRACES")
+                    .and_then(|timeout| receiver::http_client(&address.unwrap_or_default(), timeout))
+                    .map_err(OtlpError::Client)?;
+                let builder = builder
+                    .with_http()
+                    .with_http_client(client)
+                    .with_protocol(Protocol::HttpBinary);
                 match endpoint {
                     Some(endpoint) => {
                         let base = endpoint.trim_end_matches('/');

@@ -10,6 +10,7 @@ use hotswap_core::time::Millis;
 use hotswap_package::Package;
 use hotswap_runtime::{Ungranted, WasmHost, WasmHostConfig, testing};
 use hotswap_server::{AccessConfig, RateLimits, RunningServer, Server, ServerConfig};
+use hotswap_transport::{Roots, client_config};
 use hotswap_trust::Gate;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -44,6 +45,15 @@ pub(crate) async fn host() -> Arc<WasmHost> {
         Arc::new(WasmHost::new(config).expect("the host starts"))
     };
     Arc::clone(HOST.get_or_init(make).await)
+}
+
+/// A client without TLS.
+pub(crate) fn http_client() -> reqwest::Client {
+    let tls = client_config(Roots::Nobody, None, &[]).unwrap();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .build()
+        .unwrap()
 }
 
 /// The four environments with times for tests.
@@ -152,7 +162,7 @@ impl TestServer {
             running,
             dir,
             token: String::new(),
-            http: reqwest::Client::new(),
+            http: http_client(),
         };
         server.token = server.login("admin", PASSWORD).await;
         server

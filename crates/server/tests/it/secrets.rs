@@ -56,7 +56,7 @@ async fn no_secret_is_logged_kept_or_answered() {
     let running = hotswap_server::Server::start(wanted, crate::harness::host().await)
         .await
         .unwrap();
-    let http = reqwest::Client::new();
+    let http = crate::harness::http_client();
     let url = |path: &str| format!("http://{}{path}", running.http_addr());
     let login = |username: &str, password: &str| {
         let body = json!({ "username": username, "password": password });

@@ -15,13 +15,12 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::{model, read};
 use crate::otlp::{LAST_TIME_MAX, OtlpConfig, Transport, resource, said, transport};
+use crate::receiver;
 
 /// The standard's interval.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Shortest interval that is taken.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// The standard's timeout.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why metrics can't be sent.
 #[derive(Debug, thiserror::Error)]
@@ -65,10 +64,15 @@ impl MetricsExporter {
             return Ok(None);
         }
         let setup = |problem: &dyn std::fmt::Display| MetricsOtlpError::Setup(problem.to_string());
-        let timeout = of_metrics("TIMEOUT").map_or(Ok(TIMEOUT), |text| millis(&text))?;
+        let timeout = receiver::timeout("METRICS")
+            .map_err(MetricsOtlpError::Setup)?
+            .max(INTERVAL_MIN);
         let way = match transport(config, "METRICS") {
             Transport::Grpc => {
-                let address = config.endpoint.clone().or_else(|| of_metrics("ENDPOINT"));
+                let address = config
+                    .endpoint
+                    .clone()
+                    .or_else(|| receiver::of_signal("METRICS", "ENDPOINT"));
                 let address = address.unwrap_or_else(|| "http://localhost:4317".to_owned());
                 let secure = address.starts_with("https");
                 let mut endpoint = Endpoint::from_shared(address).map_err(|error| setup(&error))?;
@@ -79,15 +83,16 @@ impl MetricsExporter {
                 Way::Grpc(endpoint.timeout(timeout).connect_lazy())
             }
             Transport::Http => {
-                let client = reqwest::Client::builder().timeout(timeout).build();
-                Way::Http(client.map_err(|error| setup(&error))?, address(config))
+                let address = address(config);
+                let client = receiver::http_client(&address, timeout).map_err(MetricsOtlpError::Setup)?;
+                Way::Http(client, address)
             }
         };
         Ok(Some(Self {
             way,
-            headers: headers(&of_metrics("HEADERS").unwrap_or_default())?,
+            headers: headers(&receiver::of_signal("METRICS", "HEADERS").unwrap_or_default())?,
             timeout,
-            interval: said("OTEL_METRIC_EXPORT_INTERVAL").map_or(Ok(INTERVAL), |text| millis(&text))?,
+            interval: said("OTEL_METRIC_EXPORT_INTERVAL").map_or(Ok(INTERVAL), |text| interval(&text))?,
             resource: resource(service, instance),
             start: SystemTime::now(),
         }))
@@ -170,16 +175,9 @@ fn address(config: &OtlpConfig) -> String {
     format!("{}/v1/metrics", base.trim_end_matches('/'))
 }
 
-/// The variable for metrics, or the one for everything.
-fn of_metrics(name: &str) -> Option<String> {
-    said(&format!("OTEL_EXPORTER_OTLP_METRICS_{name}"))
-        .or_else(|| said(&format!("OTEL_EXPORTER_OTLP_{name}")))
-}
-
-fn millis(text: &str) -> Result<Duration, MetricsOtlpError> {
-    let millis = text.trim().parse().map(Duration::from_millis);
-    let wrong = |_| MetricsOtlpError::Setup(format!("{text:?} is no number of milliseconds"));
-    Ok(millis.map_err(wrong)?.max(INTERVAL_MIN))
+fn interval(text: &str) -> Result<Duration, MetricsOtlpError> {
+    let interval = receiver::millis(text).map_err(MetricsOtlpError::Setup)?;
+    Ok(interval.max(INTERVAL_MIN))
 }
 
 /// `name=value,name=value`, as the standard has it.
