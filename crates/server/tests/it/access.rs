@@ -1,5 +1,6 @@
 //! Logging in, staying in, being locked out; users, tokens and keys.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hotswap_server::{AccessConfig, Server, StartError};
@@ -173,7 +174,7 @@ async fn the_first_admin_has_a_one_time_password_and_must_change_it() {
     // Another start tells nothing.
     let running = Server::start(wanted, host().await).await.unwrap();
     assert!(running.first_admin().is_none());
-    let http = reqwest::Client::new();
+    let http = crate::harness::http_client();
     let url = |path: &str| format!("http://{}{path}", running.http_addr());
     let body = json!({ "username": first.username, "password": password });
     let (status, login) = read(http.post(url(LOGIN)).json(&body).send().await.unwrap()).await;
@@ -229,7 +230,7 @@ async fn the_demo_has_its_accounts_and_no_server_keeps_them() {
         ..AccessConfig::default()
     };
     let running = Server::start(demo.clone(), host().await).await.unwrap();
-    let http = reqwest::Client::new();
+    let http = crate::harness::http_client();
     let login = |running: &hotswap_server::RunningServer, username: &str, password: &str| {
         let url = format!("http://{}{LOGIN}", running.http_addr());
         let request = http
@@ -417,6 +418,11 @@ async fn api_tokens_reach_as_far_as_they_say() {
     assert_eq!(get(ME).await.unwrap().status(), StatusCode::UNAUTHORIZED);
 }
 
+/// Clients while a key is rotated; requests of each before and after it, and at most.
+const ROTATION_CLIENTS: usize = 6;
+const ROTATION_AROUND: usize = 30;
+const ROTATION_REQUESTS_MAX: usize = 5_000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_key_is_noticed_by_nobody() {
     let server = TestServer::start().await;
@@ -430,18 +436,32 @@ async fn a_rotated_key_is_noticed_by_nobody() {
     };
     let before = jwks().await;
     assert_eq!((before.len(), &before[0]["alg"]), (1, &json!("EdDSA")));
-    let polls = (0..200).map(|i| {
-        let server = &server;
-        async move {
-            if i == 100 {
-                let (status, _) = server.post("/api/v1/keys/rotate", &json!({})).await;
-                return status;
+    // All keep asking with the token of the old key, until the new one is there, and then some more.
+    let (asked, rotated) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let client = async || {
+        let mut after = 0;
+        for count in 1..=ROTATION_REQUESTS_MAX {
+            let status = server.get(ME).await.0;
+            assert_eq!(status, StatusCode::OK, "request {count}");
+            asked.fetch_add(1, Ordering::Relaxed);
+            after += usize::from(rotated.load(Ordering::Relaxed));
+            if after == ROTATION_AROUND {
+                return count;
             }
-            server.get(ME).await.0
         }
-    });
-    let answers = futures::future::join_all(polls).await;
-    assert!(answers.iter().all(StatusCode::is_success), "{answers:?}");
+        panic!("the new key never came");
+    };
+    let rotate = async {
+        while asked.load(Ordering::Relaxed) < ROTATION_CLIENTS * ROTATION_AROUND {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (status, _) = server.post("/api/v1/keys/rotate", &json!({})).await;
+        assert!(status.is_success(), "{status}");
+        rotated.store(jwks().await.len() == 2, Ordering::Relaxed);
+    };
+    let clients = futures::future::join_all((0..ROTATION_CLIENTS).map(|_| client()));
+    let (counts, ()) = tokio::join!(clients, rotate);
+    println!("{counts:?} requests, none refused");
     let after = jwks().await;
     assert_eq!(after.len(), 2, "both are published");
     assert_ne!(after[0]["kid"], before[0]["kid"], "the new one signs");
