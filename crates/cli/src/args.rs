@@ -15,7 +15,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::client::Authorities;
+use crate::credentials::Credentials;
 use crate::exit;
+use crate::problem::Problem;
 
 pub(crate) use config::{Config, Layers};
 pub(crate) use deployments::{Clusters, Decision, Deploy, Deployments, One, Replay, Watched, Webhooks};
@@ -59,6 +62,10 @@ pub(crate) struct Global {
     /// Where the server is [env: HOTSWAP_SERVER] [default: the current context's, else http://127.0.0.1:5000]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// Whom to trust to be an https:// server: a file with its authority's certificate in PEM, or `system`
+    /// [env: HOTSWAP_CA] [default: what `login` or `context set` remember for it, else the system's authorities]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// How results are written: table, or json, which is the server's own answer
     #[arg(
         short,
@@ -82,6 +89,18 @@ impl Global {
             .clone()
             .or_else(from_environment)
             .unwrap_or_else(|| context.unwrap_or(SERVER_URL).to_owned())
+    }
+}
+
+impl Global {
+    /// Whom to trust: as given, else from the environment, else what is remembered by the server's address.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub(crate) fn authorities(&self, kept: &Credentials) -> Result<Authorities, Problem> {
+        let from_environment = || std::env::var_os("HOTSWAP_CA").filter(|file| !file.is_empty());
+        let said = self.ca.clone().or_else(|| from_environment().map(PathBuf::from));
+        Authorities::new(said.as_deref(), kept.authorities.clone())
     }
 }
 
@@ -231,7 +250,7 @@ pub(crate) enum Command {
     /// Log in at a server, and remember it for this user's commands
     #[command(after_help = "Examples:
   hotswap login                             asks for the username and the password
-  hotswap login ada --server http://10.0.0.7:5000
+  hotswap login ada --server https://10.0.0.7:5000 --ca authority.pem
   hotswap login ci --password-file /run/secrets/password")]
     Login(Login),
     /// End the login at a server, and forget it
@@ -312,6 +331,7 @@ pub(crate) enum Command {
   hotswap server --trust hotswap-trust/trust.toml
   hotswap server --config /etc/hotswap/hotswap.toml --set server.heartbeat=10s
   hotswap server --data /var/lib/hotswap --http 127.0.0.1:5000 --agents 127.0.0.1:5002
+  hotswap server --http 0.0.0.0:5000 --tls-certificate api.pem --tls-key api.key
   hotswap server --admin-password-file /run/secrets/admin    the first start makes the user admin")]
     Server(Server),
     /// Run a node

@@ -51,12 +51,24 @@ pub(crate) struct Credentials {
     /// By name.
     #[serde(default)]
     pub(crate) contexts: BTreeMap<String, Context>,
+    /// Whom to trust to be a server, in PEM, by its address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) authorities: BTreeMap<String, String>,
     /// By the server's address.
     #[serde(default)]
     pub(crate) logins: BTreeMap<String, Login>,
 }
 
 impl Credentials {
+    /// Remembers whom the user said to trust at this server, if anybody.
+    pub(crate) fn trust(&mut self, server: &str, said: Option<Option<&str>>) {
+        match said {
+            Some(Some(text)) => drop(self.authorities.insert(server.to_owned(), text.to_owned())),
+            Some(None) => drop(self.authorities.remove(server)),
+            None => {}
+        }
+    }
+
     /// The server of the current context, if there is one.
     pub(crate) fn current_server(&self) -> Option<&str> {
         let context = self.contexts.get(self.current.as_ref()?)?;

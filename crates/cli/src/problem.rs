@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use hotswap_transport::UntrustedServer;
+
 use crate::client::ApiError;
 use crate::exit::Exit;
 use crate::output::{Colour, Output};
@@ -75,6 +77,10 @@ impl From<&ApiError> for Problem {
             ApiError::Unreachable { .. } => Self::unreachable(message)
                 .next("is it running? `hotswap server` starts one, `hotswap demo` a whole fleet with it")
                 .next("is it elsewhere? --server URL or HOTSWAP_SERVER says where"),
+            ApiError::Authorities { .. } => Self::usage(message).next(
+                "name the file with the certificate of the server's authority, in PEM: --ca FILE or HOTSWAP_CA",
+            ),
+            ApiError::Untrusted { untrusted, .. } => distrusted(message, untrusted),
             ApiError::Broken { .. } => Self::unreachable(message)
                 .next("`hotswap deployments` shows whether the request was carried out"),
             ApiError::Refused {
@@ -86,6 +92,9 @@ impl From<&ApiError> for Problem {
                 ..
             } => {
                 let problem = match status.as_u16() {
+                    400 if code.as_deref() == Some("https_required") => {
+                        Self::usage(message).next("give its address as https://…: --server or HOTSWAP_SERVER")
+                    }
                     401 if code.as_deref() == Some("bad_credentials") => Self::usage(message),
                     401 => Self::usage(message)
                         .next("log in with: hotswap login")
@@ -119,6 +128,24 @@ impl From<&ApiError> for Problem {
             ApiError::Shape(_) => Self::failed(message).next("`-o json` shows the answer as it is"),
         }
     }
+}
+
+/// A server whose certificate isn't trusted, and how it may come to be.
+fn distrusted(message: String, untrusted: &UntrustedServer) -> Problem {
+    let problem = Problem::unreachable(message);
+    if !untrusted.unknown_authority() {
+        return problem
+            .next("if this is the server that you mean, whoever runs it has to give it another certificate");
+    }
+    let problem = match &untrusted.authority {
+        Some(authority) => problem.details(vec![format!(
+            "the authority's certificate that came with it has the SHA-256 fingerprint {authority}"
+        )]),
+        None => problem,
+    };
+    problem
+        .next("a fleet's own authority: copy ca/authority.pem from the server's data folder; the server shows its fingerprint when it starts")
+        .next("then trust it: --ca FILE or HOTSWAP_CA; `hotswap login` and `hotswap context set` remember it")
 }
 
 /// Whether whoever read our output went away, e.g. `hotswap deployments | head -1`.

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use crate::access::AccessConfig;
 use crate::api::RateLimits;
 use crate::notify::{Pauses, Webhook};
+use crate::tls::TlsConfig;
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Where HTTP is served. Port 0 picks a free one.
     pub http: SocketAddr,
+    /// Whether HTTP is served over TLS, and with which certificate.
+    pub tls: TlsConfig,
     /// Where agents connect (gRPC). Port 0 picks a free one.
     pub agents: SocketAddr,
     /// The fleet's environments, in order. `None` leaves those of the log, or makes the four default ones.
@@ -95,6 +98,7 @@ impl ServerConfig {
         Self {
             data_dir: data_dir.into(),
             http: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            tls: TlsConfig::default(),
             agents: SocketAddr::from(([127, 0, 0, 1], 5002)),
             environments: None,
             heartbeat: Duration::from_secs(30),

@@ -20,6 +20,7 @@ pub mod registry;
 pub mod server;
 pub mod sight;
 pub mod store;
+pub mod tls;
 mod trust;
 pub mod views;
 
@@ -27,3 +28,4 @@ pub use access::{AccessConfig, DEMO_ACCOUNTS, FirstAdmin, Role};
 pub use api::RateLimits;
 pub use config::{Grant, ServerConfig};
 pub use server::{RunningServer, Server, Sockets, StartError};
+pub use tls::{TlsConfig, TlsMode};

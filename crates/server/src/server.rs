@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hotswap_core::command::Command;
 use hotswap_core::policy::Environment;
@@ -12,6 +12,7 @@ use hotswap_core::time::Millis;
 use hotswap_runtime::Runtimes;
 use hotswap_telemetry::metrics::{MetricsExporter, MetricsOtlpError};
 use hotswap_telemetry::otlp::{Exporter, OtlpError};
+use hotswap_transport::ConfigError;
 use hotswap_trust::{Gate, PolicyError};
 use parking_lot::RwLock;
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{self, Access, AccessError, FirstAdmin};
-use crate::api::{self, Api, Listening, Origins, RateLimits};
+use crate::api::{self, Api, Handshakes, Listening, Origins, RateLimits};
 use crate::checks::Checks;
 use crate::clock::millis;
 use crate::config::{Grant, Grants, ServerConfig};
@@ -31,6 +32,7 @@ use crate::notify::{Notifier, NotifierParts, Pauses, Webhook, WebhookError};
 use crate::registry::{Collector, Registry};
 use crate::sight::{Alarms, Metrics, Series, SightDb, SightError, Tracer, journal};
 use crate::store::{AccessStore, Answer, EVENTS_FORGOTTEN_MAX, SqliteStore, Store, StoreError};
+use crate::tls::{ApiCertificate, CertificateError, PlainBeyondLoopback, refused};
 
 /// An agent that says nothing is asked this often whether it is there, and given up after as long again.
 const AGENT_PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -57,6 +59,15 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// Plain HTTP where others can listen.
+    #[error(transparent)]
+    Plain(#[from] PlainBeyondLoopback),
+    /// The API's certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// TLS of the API.
+    #[error("failed to set up TLS for the API")]
+    Tls(#[from] ConfigError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -124,6 +135,7 @@ pub struct RunningServer {
     grants: Arc<Grants>,
     limits: Arc<RwLock<RateLimits>>,
     origins: Origins,
+    certificate: Option<Arc<ApiCertificate>>,
     tasks: TaskTracker,
     driver: JoinHandle<Result<(), DriverError>>,
 }
@@ -162,6 +174,7 @@ impl Server {
         Webhook::validate_all(&config.webhooks)?;
         config.gate.check()?;
         warn_of_gate(&config.gate);
+        config.tls.at(config.http)?;
         let http = listen("the API", config.http, sockets.http).await?;
         let agents = listen("agents", config.agents, sockets.agents).await?;
         let otlp = config.otlp.as_ref();
@@ -171,6 +184,8 @@ impl Server {
         let pushing = pushing.transpose()?.flatten();
         let data_dir = config.data_dir.clone();
         let store = Arc::new(SqliteStore::open(&data_dir)?);
+        // Once the data directory is this process's alone.
+        let certificate = config.tls.open(http.addr, &data_dir)?.map(Arc::new);
         let access_store: Arc<dyn AccessStore> = Arc::<SqliteStore>::clone(&store);
         let store: Arc<dyn Store> = store;
         let sight = SightDb::open(&data_dir)?;
@@ -242,6 +257,7 @@ impl Server {
             heartbeat_timeout,
             notifier.standings().cloned().collect(),
             Arc::clone(&collector),
+            certificate.clone(),
         );
         let metrics = Arc::new(metrics);
         if let Some(pushing) = pushing {
@@ -274,9 +290,15 @@ impl Server {
             cors_origins: origins.clone(),
             making: tokio::sync::Mutex::default(),
         });
-        let api = tokio::spawn(api::serve(http, api::router(api), doors.clone()));
+        let mut handshakes = None;
+        if let Some(certificate) = &certificate {
+            let identity = Arc::clone(certificate.identity());
+            handshakes = Some(Handshakes::new(identity, config.tls.handshake_timeout)?);
+            tasks.spawn(Arc::clone(certificate).keep(config.tls.look_pause, core.clone()));
+        }
+        let api = tokio::spawn(api::serve(http, api::router(api), handshakes, doors.clone()));
         tasks.close();
-        tracing::info!(http = %http_addr, agents = %agents_addr, "serving");
+        tracing::info!(http = %http_addr, agents = %agents_addr, tls = certificate.is_some(), "serving");
         Ok(RunningServer {
             http: http_addr,
             agents: agents_addr,
@@ -288,6 +310,7 @@ impl Server {
             grants,
             limits,
             origins,
+            certificate,
             tasks,
             driver: tokio::spawn(run),
         })
@@ -413,6 +436,36 @@ impl RunningServer {
     /// Where HTTP is served.
     pub fn http_addr(&self) -> SocketAddr {
         self.http
+    }
+
+    /// The API's address as clients write it.
+    pub fn url(&self) -> String {
+        let scheme = if self.certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.http)
+    }
+
+    /// The certificate that the API shows, where it speaks TLS.
+    pub fn certificate(&self) -> Option<&ApiCertificate> {
+        self.certificate.as_deref()
+    }
+
+    /// Reads the files of the API's certificate anew, where it has such; they are looked at from time to time anyway.
+    ///
+    /// # Errors
+    /// Another certificate that can't be used: it is told in the log, too, and the old one stays.
+    pub async fn reload_certificate(&self) -> Result<(), CertificateError> {
+        let Some(certificate) = self.certificate.clone() else {
+            return Ok(());
+        };
+        let read = tokio::task::spawn_blocking(move || certificate.reload(SystemTime::now()));
+        let read = read
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        read.map(drop).inspect_err(refused)
     }
 
     /// Where agents connect.

@@ -179,7 +179,7 @@ impl Authority {
                     folder: folder.to_owned(),
                 });
             }
-            certificate::not_after(&certificate)?
+            certificate::end_of(&certificate)?
         };
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|_| malformed())?;
         Ok(Self {
@@ -282,7 +282,7 @@ impl Authority {
             chain_pem: format!("{}{}", made.pem(), self.pem),
             key_pem: None,
             serial: certificate::serial(&certificate)?,
-            not_after: certificate::not_after(&certificate)?,
+            not_after: certificate::end_of(&certificate)?,
         })
     }
 }

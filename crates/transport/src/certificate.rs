@@ -128,7 +128,7 @@ pub fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, pem::Err
 
 pub(crate) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidCertificate> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(InvalidCertificate::Malformed),
     }
 }
@@ -137,12 +137,20 @@ pub(crate) fn serial(certificate: &X509Certificate<'_>) -> Result<Serial, Invali
     Serial::new(certificate.raw_serial()).map_err(|InvalidSerial| InvalidCertificate::Serial)
 }
 
-pub(crate) fn not_after(certificate: &X509Certificate<'_>) -> Result<SystemTime, InvalidCertificate> {
+pub(crate) fn end_of(certificate: &X509Certificate<'_>) -> Result<SystemTime, InvalidCertificate> {
     let seconds = u64::try_from(certificate.validity().not_after.timestamp());
     let seconds = seconds.map_err(|_| InvalidCertificate::End)?;
     UNIX_EPOCH
         .checked_add(Duration::from_secs(seconds))
         .ok_or(InvalidCertificate::End)
+}
+
+/// Until when a certificate holds.
+///
+/// # Errors
+/// It can't be read.
+pub fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, InvalidCertificate> {
+    end_of(&parse(certificate)?)
 }
 
 #[cfg(test)]

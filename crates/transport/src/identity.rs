@@ -89,7 +89,7 @@ impl Held {
             certificate::certificates(chain).map_err(IdentityError::Chain)?;
         let end = chain.first().ok_or(IdentityError::NoCertificate)?;
         let parsed = certificate::parse(end)?;
-        let (serial, not_after) = (certificate::serial(&parsed)?, certificate::not_after(&parsed)?);
+        let (serial, not_after) = (certificate::serial(&parsed)?, certificate::end_of(&parsed)?);
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(IdentityError::Key)?;
         let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => IdentityError::Mismatch,

@@ -15,10 +15,11 @@ mod request;
 mod untrusted;
 
 pub use authority::{Authority, AuthorityError, CERTIFICATE_FILE, Issued};
-pub use certificate::{Fingerprint, InvalidCertificate, InvalidSerial, Serial, certificates};
+pub use certificate::{Fingerprint, InvalidCertificate, InvalidSerial, Serial, certificates, not_after};
 pub use config::{Clients, ConfigError, Roots, client_config, server_config};
 pub use files::write_secret;
 pub use identity::{Identity, IdentityError};
 pub use node::{InvalidNodeIdentity, NodeIdentity, PeerCertificate, peer_certificate};
 pub use request::{InvalidRequest, REQUEST_BYTES_MAX, Request, request};
-pub use untrusted::{UntrustedServer, untrusted};
+pub use rustls;
+pub use untrusted::{UntrustedServer, speaks_no_tls, untrusted};

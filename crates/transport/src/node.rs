@@ -134,7 +134,7 @@ pub fn peer_certificate(der: &CertificateDer<'_>) -> Result<PeerCertificate, Inv
     Ok(PeerCertificate {
         identity: uri.parse().map_err(|_| InvalidCertificate::NotANode)?,
         serial: certificate::serial(&certificate)?,
-        not_after: certificate::not_after(&certificate)?,
+        not_after: certificate::end_of(&certificate)?,
     })
 }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, InvalidMessage, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::certificate::Fingerprint;
@@ -49,20 +52,31 @@ fn because(cause: &CertificateError) -> String {
 
 /// Finds an untrusted certificate among an error's causes.
 pub fn untrusted<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a UntrustedServer> {
-    let mut next: Option<&'a (dyn StdError + 'static)> = Some(error);
-    for _ in 0..CAUSES_MAX {
-        let error = next?;
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = match (error.downcast_ref::<io::Error>(), error.downcast_ref::<Error>()) {
-            // Its source is that of what it holds, not what it holds.
-            (Some(io), _) => io.get_ref().map(|held| held as &(dyn StdError + 'static)),
-            (_, Some(Error::InvalidCertificate(CertificateError::Other(other)))) => Some(other.0.as_ref()),
-            _ => error.source(),
-        };
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// Whether an error came of an answer that isn't TLS, such as a plain server's.
+pub fn speaks_no_tls(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(Error::InvalidMessage(InvalidMessage::InvalidContentType))
+        )
+    })
+}
+
+/// An error and what it came of.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| cause_of(*error)).take(CAUSES_MAX)
+}
+
+fn cause_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match (error.downcast_ref::<io::Error>(), error.downcast_ref::<Error>()) {
+        // Its source is that of what it holds, not what it holds.
+        (Some(io), _) => io.get_ref().map(|held| held as &(dyn StdError + 'static)),
+        (_, Some(Error::InvalidCertificate(CertificateError::Other(other)))) => Some(other.0.as_ref()),
+        _ => error.source(),
     }
-    None
 }
 
 /// The usual checks, with errors that say which certificate failed them.

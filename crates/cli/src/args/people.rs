@@ -31,7 +31,7 @@ pub(crate) enum Context {
     },
     /// Make one, or give it another server
     #[command(after_help = "Examples:
-  hotswap context set eu --server http://10.0.0.7:5000")]
+  hotswap context set eu --server https://10.0.0.7:5000 --ca authority.pem")]
     Set {
         /// Its name
         name: String,

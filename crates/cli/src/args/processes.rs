@@ -45,6 +45,8 @@ pub(crate) struct Server {
     /// Where the API listens [default: 127.0.0.1:5000]
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    pub(crate) tls: ServerTls,
     /// Where agents connect to [default: 127.0.0.1:5002]
     #[arg(long, value_name = "ADDR")]
     pub(crate) agents: Option<std::net::SocketAddr>,
@@ -74,6 +76,35 @@ pub(crate) struct Server {
     pub(crate) webhook_secret_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) traces: Traces,
+}
+
+/// TLS of the API.
+#[derive(Debug, Args)]
+pub(crate) struct ServerTls {
+    /// Speak HTTPS: auto is wherever others can reach the API, so not on loopback; off needs --insecure-http there
+    /// [default: auto; --tls alone: on]
+    #[arg(
+        long,
+        value_name = "auto|on|off",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "on",
+        value_parser = ["auto", "on", "off"]
+    )]
+    pub(crate) tls: Option<String>,
+    /// The API's certificate in PEM, with those that lead to its authority; read anew when it changes [default: one of
+    /// the fleet's own authority, renewed by itself]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// The certificate's private key in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A host name or address in the certificate of the fleet's own authority, besides this machine's; may be repeated
+    #[arg(long = "tls-name", value_name = "NAME")]
+    pub(crate) tls_names: Vec<String>,
+    /// Speak plain HTTP where others can listen, too
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
 }
 
 /// Where spans go.

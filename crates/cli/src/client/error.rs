@@ -1,5 +1,6 @@
 //! Why a request did not do what it should.
 
+use hotswap_transport::UntrustedServer;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
@@ -13,6 +14,15 @@ pub(crate) enum ApiError {
     /// The address is wrong.
     #[error("{url:?} is no server address: {why}")]
     Address { url: String, why: String },
+    /// Whom to trust.
+    #[error("{which} can't be used: {why}")]
+    Authorities { which: String, why: String },
+    /// Somebody answers there who isn't trusted.
+    #[error("the server at {url} is not trusted: {untrusted}")]
+    Untrusted {
+        url: String,
+        untrusted: Box<UntrustedServer>,
+    },
     /// Nobody answers there.
     #[error("the server at {url} is out of reach: {why}")]
     Unreachable { url: String, why: String },
@@ -56,6 +66,14 @@ impl ApiError {
     /// An error of the transport, told in the innermost cause's words.
     pub(super) fn of_transport(url: &str, error: &reqwest::Error) -> Self {
         let url = url.to_owned();
+        if let Some(untrusted) = hotswap_transport::untrusted(error) {
+            let untrusted = Box::new(untrusted.clone());
+            return Self::Untrusted { url, untrusted };
+        }
+        if hotswap_transport::speaks_no_tls(error) {
+            let why = "it doesn't speak HTTPS; perhaps its address begins with http://".to_owned();
+            return Self::Unreachable { url, why };
+        }
         let connect = error.is_connect();
         let why = if error.is_timeout() {
             "no answer in time".to_owned()

@@ -4,14 +4,17 @@ mod download;
 mod error;
 mod events;
 mod proof;
+mod trusted;
 mod types;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use hotswap_transport::rustls::pki_types::CertificateDer;
 use reqwest::header::{DATE, HeaderMap, LINK};
 use reqwest::multipart::{Form, Part};
+use reqwest::tls::TlsInfo;
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -23,6 +26,7 @@ use crate::credentials;
 pub(crate) use error::ApiError;
 pub(crate) use events::Event;
 pub(crate) use proof::{Account, LoggedIn, Proof};
+pub(crate) use trusted::Authorities;
 pub(crate) use types::*;
 
 /// Longest wait for a connection.
@@ -64,31 +68,33 @@ enum Body<'a> {
 pub(crate) type Sent = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Client {
-    /// A client of the server at `url`.
+    /// A client of the server at `url`, which is trusted by these authorities where it speaks HTTPS.
     ///
     /// # Errors
-    /// An address that is none.
-    pub(crate) fn new(url: &str) -> Result<Self, ApiError> {
+    /// An address that is none, or authorities that can't be used.
+    pub(crate) fn new(url: &str, authorities: &Authorities) -> Result<Self, ApiError> {
         let wrong = |why: &str| ApiError::Address {
             url: url.to_owned(),
             why: why.to_owned(),
         };
         if !url.contains("://") {
-            return Err(wrong("it must begin with http://"));
+            return Err(wrong("it must begin with http:// or https://"));
         }
         let base: Url = url
             .parse()
             .map_err(|error: <Url as std::str::FromStr>::Err| wrong(&error.to_string()))?;
-        match base.scheme() {
-            "http" => {}
-            "https" => return Err(wrong("this build speaks http only")),
-            _ => return Err(wrong("it must begin with http://")),
-        }
+        let tls = match base.scheme() {
+            "http" => Authorities::unneeded()?,
+            "https" => authorities.tls(address_of(&base))?,
+            _ => return Err(wrong("it must begin with http:// or https://")),
+        };
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            .tls_info(true)
             .user_agent(concat!("hotswap/", env!("CARGO_PKG_VERSION")))
             // A proxy of the environment knows nothing of a control plane.
             .no_proxy()
+            .tls_backend_preconfigured(tls)
             .build()
             .map_err(|error| wrong(&error.to_string()))?;
         let proof = Arc::new(Proof::Nobody);
@@ -117,7 +123,7 @@ impl Client {
 
     /// The server's address.
     pub(crate) fn address(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+        address_of(&self.base)
     }
 
     /// `GET /api/v1{path}`, as it is.
@@ -190,6 +196,15 @@ impl Client {
             now.duration_since(date).unwrap_or_else(|error| error.duration())
         });
         Ok((health, skew))
+    }
+
+    /// The certificate that the server shows, where it speaks HTTPS and can be reached.
+    pub(crate) async fn shown(&self) -> Option<CertificateDer<'static>> {
+        let mut url = self.base.clone();
+        url.set_path("/health/live");
+        let response = self.http.get(url).timeout(ANSWER_TIMEOUT).send().await.ok()?;
+        let shown = response.extensions().get::<TlsInfo>()?.peer_certificate()?;
+        Some(CertificateDer::from(shown.to_vec()))
     }
 
     /// Another method than `GET` or `POST`, with a body or without one.
@@ -392,6 +407,11 @@ impl Client {
         })?;
         Ok((json, headers))
     }
+}
+
+/// How a server is called: its address without what says nothing.
+fn address_of(base: &Url) -> &str {
+    base.as_str().trim_end_matches('/')
 }
 
 /// An answer as a type.

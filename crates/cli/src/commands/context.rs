@@ -33,12 +33,14 @@ pub(super) fn run(args: &args::Context, global: &Global, output: &Output) -> any
             let Some(server) = &global.server else {
                 return Err(Problem::usage("a context needs its server: --server URL").into());
             };
-            let server = Client::new(server)?.address().to_owned();
+            let authorities = global.authorities(&store.read()?)?;
+            let server = Client::new(server, &authorities)?.address().to_owned();
             store.change(|credentials| {
                 let context = credentials::Context {
                     server: server.clone(),
                 };
                 credentials.contexts.insert(name.clone(), context);
+                credentials.trust(&server, authorities.said());
                 credentials.current.get_or_insert_with(|| name.clone());
             })?;
             output.line(format!("{name} is {server}"))?;
@@ -51,6 +53,7 @@ fn list(store: &Store, output: &Output) -> anyhow::Result<()> {
     let credentials = store.read()?;
     let current = |name: &String| credentials.current.as_ref() == Some(name);
     let login = |server: &str| credentials.logins.get(server).map(|login| login.username.clone());
+    let trusts = |server: &str| credentials.authorities.contains_key(server);
     if output.is_json() {
         let contexts: Vec<_> = credentials
             .contexts
@@ -58,7 +61,7 @@ fn list(store: &Store, output: &Output) -> anyhow::Result<()> {
             .map(|(name, context)| {
                 json!({
                     "name": name, "server": context.server, "current": current(name),
-                    "username": login(&context.server),
+                    "username": login(&context.server), "ownAuthority": trusts(&context.server),
                 })
             })
             .collect();
@@ -69,12 +72,17 @@ fn list(store: &Store, output: &Output) -> anyhow::Result<()> {
         output.line("no contexts yet; `hotswap login` makes the first one")?;
         return Ok(());
     }
-    let mut table = Table::new(["", "NAME", "SERVER", "LOGGED IN AS"]);
+    let mut table = Table::new(["", "NAME", "SERVER", "TRUSTED BY", "LOGGED IN AS"]);
     for (name, context) in &credentials.contexts {
         table.row([
             Cell::new(if current(name) { "*" } else { "" }),
             Cell::new(name),
             Cell::new(&context.server),
+            Cell::new(match &context.server {
+                server if trusts(server) => "its own authority",
+                server if server.starts_with("https:") => "the system",
+                _ => "",
+            }),
             Cell::new(login(&context.server).unwrap_or_default()),
         ]);
     }

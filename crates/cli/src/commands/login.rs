@@ -30,7 +30,8 @@ pub(super) fn client(global: &Global) -> anyhow::Result<Client> {
         Some(store) => store.read()?,
         None => crate::credentials::Credentials::default(),
     };
-    let client = Client::new(&global.server_url(kept.current_server()))?;
+    let authorities = global.authorities(&kept)?;
+    let client = Client::new(&global.server_url(kept.current_server()), &authorities)?;
     let token = std::env::var(TOKEN_VARIABLE)
         .ok()
         .filter(|token| !token.is_empty());
@@ -52,7 +53,8 @@ pub(super) fn client(global: &Global) -> anyhow::Result<Client> {
 pub(super) async fn login(global: &Global, args: &args::Login, output: &Output) -> anyhow::Result<Exit> {
     let store = Store::needed()?;
     let kept = store.read()?;
-    let client = Client::new(&global.server_url(kept.current_server()))?;
+    let authorities = global.authorities(&kept)?;
+    let client = Client::new(&global.server_url(kept.current_server()), &authorities)?;
     let username = match &args.username {
         Some(username) => username.clone(),
         None => ask("username")?,
@@ -69,6 +71,7 @@ pub(super) async fn login(global: &Global, args: &args::Login, output: &Output) 
     let kept = logged_in.login();
     store.change(|credentials| {
         credentials.logins.insert(server.clone(), kept);
+        credentials.trust(&server, authorities.said());
         if credentials.current_server().is_none() {
             let context = Context {
                 server: server.clone(),

@@ -17,6 +17,7 @@ mod deploy;
 mod deployments;
 mod doctor;
 mod events;
+mod https;
 mod login;
 mod module;
 mod node;

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use hotswap_config::{Changes, Loaded};
 use hotswap_core::policy::Environment;
-use hotswap_server::{RunningServer, Server, Sockets};
+use hotswap_server::tls::ApiCertificate;
+use hotswap_server::{RunningServer, Server, Sockets, StartError};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::SignalKind;
 
@@ -38,7 +39,11 @@ pub(super) async fn run(args: &args::Server) -> anyhow::Result<Exit> {
         http: service::listener("http")?,
         agents: service::listener("agents")?,
     };
-    let mut server = Server::start_on(config, runtimes, sockets).await?;
+    let started = Server::start_on(config, runtimes, sockets).await;
+    let mut server = started.map_err(|error| match error {
+        StartError::Plain(refused) => Problem::usage(refused.to_string()).into(),
+        error => anyhow::Error::from(error),
+    })?;
     // In one write: whoever reads for the first line alone may be gone before a second one comes.
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(announcement(&server).as_bytes())?;
@@ -56,10 +61,14 @@ pub(super) async fn run(args: &args::Server) -> anyhow::Result<Exit> {
                 ended.context("the server ended by itself; start it again")?;
                 return Ok(Exit::Failed);
             }
-            _ = reload.recv() => service::reloading(live.reload(async |loaded, changes| {
-                take_up(&server, loaded, changes).await?;
-                logs.take_up(loaded, changes)
-            })).await,
+            _ = reload.recv() => {
+                service::reloading(live.reload(async |loaded, changes| {
+                    take_up(&server, loaded, changes).await?;
+                    logs.take_up(loaded, changes)
+                })).await;
+                // What is wrong with it is in the log, and the old one stays.
+                drop(server.reload_certificate().await);
+            }
             () = watchdog.due() => watchdog.feed(),
         }
     }
@@ -81,8 +90,18 @@ fn admin_password(args: &args::Server) -> anyhow::Result<Option<SecretString>> {
 /// That it serves, and after a first start who may log in, with the command to do so. To stdout alone, and once: a log
 /// is read by many.
 fn announcement(server: &RunningServer) -> String {
-    let url = format!("http://{}", server.http_addr());
+    let url = server.url();
     let mut text = format!("ready: {url}\n");
+    let authority = server.certificate().and_then(ApiCertificate::authority);
+    let mut trusting = String::new();
+    if let Some((file, fingerprint)) = authority {
+        let shown = file.display();
+        text.push_str(&format!(
+            "certificate: of this fleet's own authority, {shown}, SHA-256 {fingerprint}\n\
+             clients need that file: give it to hotswap login and hotswap context set by --ca FILE, or as HOTSWAP_CA\n"
+        ));
+        trusting = format!(" --ca {shown}");
+    }
     let Some(first) = server.first_admin() else {
         return text;
     };
@@ -96,10 +115,16 @@ fn announcement(server: &RunningServer) -> String {
     let flag = match server.http_addr() {
         _ if url == args::SERVER_URL => String::new(),
         at if at.ip().is_loopback() => format!(" --server {url}"),
-        at => format!(" --server http://THIS-MACHINE:{}", at.port()),
+        at => format!(" --server {}://THIS-MACHINE:{}", scheme(&url), at.port()),
     };
-    text.push_str(&format!("log in with: hotswap login {username}{flag}\n"));
+    text.push_str(&format!(
+        "log in with: hotswap login {username}{flag}{trusting}\n"
+    ));
     text
+}
+
+fn scheme(url: &str) -> &str {
+    url.split_once("://").map_or("http", |(scheme, _)| scheme)
 }
 
 /// Has a running server take up what changed.

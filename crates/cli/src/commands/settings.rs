@@ -16,6 +16,7 @@ use hotswap_telemetry::otlp::{OtlpConfig, Transport};
 use hotswap_trust::Gate;
 use tracing_subscriber::EnvFilter;
 
+use super::https;
 use crate::args::{self, Global, Layers};
 use crate::problem::Problem;
 
@@ -42,6 +43,23 @@ pub(super) fn server_sources(args: &args::Server) -> Sources {
         )
         .flag("--http", "server.http", args.http)
         .flag("--agents", "server.agents", args.agents)
+        .flag("--tls", "server.tls.mode", args.tls.tls.as_ref())
+        .flag(
+            "--tls-certificate",
+            "server.tls.certificate",
+            args.tls.tls_certificate.as_ref().map(|path| path.display()),
+        )
+        .flag(
+            "--tls-key",
+            "server.tls.key",
+            args.tls.tls_key.as_ref().map(|path| path.display()),
+        )
+        .flag("--tls-name", "server.tls.names", listed(&args.tls.tls_names))
+        .flag(
+            "--insecure-http",
+            "server.tls.insecure-http",
+            args.tls.insecure_http.then_some(true),
+        )
         .flag(
             "--trust",
             "server.trust",
@@ -246,6 +264,7 @@ pub(crate) fn server_config(loaded: &Loaded) -> Result<ServerConfig, Problem> {
     let server = &loaded.config.server;
     let mut config = ServerConfig::new(&server.data);
     config.http = server.http;
+    config.tls = https::config(&server.tls)?;
     config.agents = server.agents;
     config.environments = loaded.environments();
     config.heartbeat = server.heartbeat.get();

@@ -17,7 +17,7 @@ use std::time::Instant;
 use hotswap_server::DEMO_ACCOUNTS;
 
 use crate::args::Demo;
-use crate::client::{Client, Proof};
+use crate::client::{Authorities, Client, Proof};
 use crate::exit::Exit;
 use crate::output::{Output, grouped};
 use crate::problem::Problem;
@@ -64,7 +64,7 @@ pub(crate) async fn run(args: &Demo, output: &Output) -> anyhow::Result<Exit> {
 
 /// The demo is a client of its own server as anybody is.
 async fn logged_in(fleet: &Fleet) -> anyhow::Result<Client> {
-    let client = Client::new(&fleet.url())?;
+    let client = Client::new(&fleet.url(), &Authorities::default())?;
     let [admin, ..] = DEMO_ACCOUNTS;
     let logged_in = client.login(admin.username, &admin.password.into()).await?;
     Ok(client.with(Proof::of(&logged_in)))

@@ -9,6 +9,7 @@ mod people;
 mod sight;
 mod signing;
 mod support;
+mod tls;
 mod values;
 mod with_a_server;
 mod without_a_server;

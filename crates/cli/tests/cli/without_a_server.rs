@@ -44,9 +44,9 @@ fn usage_errors_exit_2_and_say_what_was_meant() {
     run(&["nodes", "--server", "127.0.0.1:5000"])
         .exits(2)
         .says(&["http://"]);
-    run(&["nodes", "--server", "https://127.0.0.1:5000"])
+    run(&["nodes", "--server", "ftp://127.0.0.1:5000"])
         .exits(2)
-        .says(&["http only"]);
+        .says(&["https://"]);
     run(&["status", "not-an-id"])
         .exits(2)
         .says(&["hotswap deployments"]);

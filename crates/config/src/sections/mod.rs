@@ -11,7 +11,7 @@ pub use environments::{
     StrategyType,
 };
 pub use log::{Log, LogFormat};
-pub use server::{RateLimits, Server};
+pub use server::{RateLimits, Server, Tls, TlsMode};
 
 use crate::section::section;
 

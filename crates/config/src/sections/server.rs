@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hotswap_package::{ByteSize, HumanDuration, PACKAGE_BYTES_MAX};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::NativeKind;
 use crate::section::section;
@@ -38,6 +40,8 @@ section! {
         /// Kinds of native code that this server starts for a moment to test it, as nobody and without a network:
         /// process. Without them nodes are the first to run it.
         native_kinds: Vec<NativeKind> = Vec::new(),
+        /// TLS of the API.
+        tls: Tls = Tls::default(),
         /// How many requests somebody may send in a minute: a user, or whoever has no token by address.
         rate_limits: RateLimits = RateLimits::default(),
         /// Origins such as https://ops.example.com whose pages may read answers.
@@ -53,6 +57,35 @@ section! {
         #[schemars(extend("x-variable" = "HOTSWAP_OTLP"))]
         otlp: Option<String> = None,
     }
+}
+
+section! {
+    /// TLS of the API.
+    pub struct Tls {
+        /// Whether the API speaks HTTPS: `auto` does so unless it listens on loopback.
+        mode: TlsMode = TlsMode::Auto,
+        /// The API's certificate, with those that lead to its authority, in PEM. Without one the fleet's own authority
+        /// makes one and renews it. It is read anew when it changes, and when the server reloads.
+        certificate: Option<PathBuf> = None,
+        /// The certificate's private key, in PEM.
+        key: Option<PathBuf> = None,
+        /// Host names and addresses in the certificate of the fleet's own authority, besides this machine's.
+        names: Vec<String> = Vec::new(),
+        /// Speak plain HTTP where others can listen, too: only where something in front of it speaks TLS.
+        insecure_http: bool = false,
+    }
+}
+
+/// Whether the API speaks HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// Where others can reach it: not on loopback.
+    Auto,
+    /// Everywhere.
+    On,
+    /// Nowhere; beyond loopback that needs `insecure-http`.
+    Off,
 }
 
 section! {

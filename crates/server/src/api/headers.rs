@@ -18,10 +18,22 @@ const PERMISSIONS: &str = "camera=(), geolocation=(), microphone=(), payment=(),
 /// How long a browser may remember what it was told about another site, in s.
 const CORS_MAX_AGE_S: u32 = 600;
 
+/// How long a browser comes back by HTTPS alone. The machine's other names, and other machines, are left out.
+const HSTS: &str = "max-age=31536000";
+
+/// Marks requests that came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OverTls;
+
 /// The headers of every answer. A handler that sets one itself knows better.
 pub(super) async fn secured(request: Request, next: Next) -> Response {
+    let over_tls = request.extensions().get::<OverTls>().is_some();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    if over_tls {
+        let hsts = HeaderValue::from_static(HSTS);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
     let page = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

@@ -10,12 +10,15 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Peer;
+use super::handshake::Handshakes;
+use super::headers::OverTls;
 use super::stall::Unstalled;
 
 /// Connections at once; more wait to be accepted.
@@ -31,7 +34,7 @@ const STREAMS_MAX: u32 = 128;
 /// A silent HTTP/2 client is asked this often whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of what is sent to it.
-const STALL_MAX: Duration = Duration::from_secs(60);
+pub(super) const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long requests in flight may go on after the shutdown began.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long accepting rests where the system refuses it (no file descriptors left).
@@ -73,8 +76,14 @@ impl Listening {
     }
 }
 
-/// Serves until the shutdown, then until requests in flight have ended or their deadline has.
-pub async fn serve(listening: Listening, router: Router, shutdown: CancellationToken) {
+/// Serves until the shutdown, then until requests in flight have ended or their deadline has; over TLS where there are
+/// handshakes to make.
+pub async fn serve(
+    listening: Listening,
+    router: Router,
+    handshakes: Option<Handshakes>,
+    shutdown: CancellationToken,
+) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tracker = TaskTracker::new();
     loop {
@@ -92,9 +101,9 @@ pub async fn serve(listening: Listening, router: Router, shutdown: CancellationT
                 }
             },
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let (router, handshakes, shutdown) = (router.clone(), handshakes.clone(), shutdown.clone());
         tracker.spawn(async move {
-            connection((stream, peer), router, shutdown).await;
+            connection((stream, peer), router, handshakes, shutdown).await;
             drop(permit);
         });
     }
@@ -107,9 +116,34 @@ pub async fn serve(listening: Listening, router: Router, shutdown: CancellationT
     }
 }
 
-async fn connection((stream, peer): (TcpStream, SocketAddr), router: Router, shutdown: CancellationToken) {
+async fn connection(
+    (stream, peer): (TcpStream, SocketAddr),
+    router: Router,
+    handshakes: Option<Handshakes>,
+    shutdown: CancellationToken,
+) {
     // Answers are small: waiting to fill a packet only delays them.
     drop(stream.set_nodelay(true));
+    let Some(handshakes) = handshakes else {
+        return speak(Unstalled::new(stream, STALL_MAX), peer, None, router, shutdown).await;
+    };
+    let accepted = shutdown
+        .run_until_cancelled(handshakes.accept(stream, peer))
+        .await;
+    if let Some(Some(stream)) = accepted {
+        speak(stream, peer, Some(OverTls), router, shutdown).await;
+    }
+}
+
+async fn speak<S>(
+    stream: S,
+    peer: SocketAddr,
+    tls: Option<OverTls>,
+    router: Router,
+    shutdown: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -126,9 +160,12 @@ async fn connection((stream, peer): (TcpStream, SocketAddr), router: Router, shu
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Peer(peer));
+        if let Some(tls) = tls {
+            request.extensions_mut().insert(tls);
+        }
         router.call(request)
     });
-    let connection = builder.serve_connection(TokioIo::new(Unstalled::new(stream, STALL_MAX)), service);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -19,6 +19,7 @@ mod etag;
 mod events;
 mod fleet;
 mod guard;
+mod handshake;
 mod headers;
 mod health;
 mod insight;
@@ -72,6 +73,7 @@ use limits::Limiter;
 
 pub use error::{ApiError, ErrorBody};
 pub use guard::Peer;
+pub use handshake::Handshakes;
 pub use headers::Origins;
 pub use limits::RateLimits;
 pub use listen::{Listening, serve};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hotswap_core::ids::NodeId;
 use hotswap_core::observe::Observations;
@@ -19,6 +20,7 @@ use hotswap_telemetry::process::Process;
 use crate::driver::World;
 use crate::notify::Standing;
 use crate::registry::Collector as PackageCollector;
+use crate::tls::ApiCertificate;
 use crate::views::cluster;
 use crate::views::node::status;
 
@@ -37,6 +39,7 @@ impl Metrics {
         heartbeat_timeout: Millis,
         endpoints: Vec<Arc<Standing>>,
         collector: Arc<PackageCollector>,
+        certificate: Option<Arc<ApiCertificate>>,
     ) -> Self {
         let mut registry = Registry::default();
         world.counts().register(&mut registry);
@@ -55,6 +58,7 @@ impl Metrics {
             endpoints,
         }));
         registry.register_collector(Box::new(Removed(collector)));
+        registry.register_collector(Box::new(Shown(certificate)));
         Self(registry)
     }
 
@@ -105,6 +109,24 @@ impl Collector for Removed {
             "Bytes of packages removed since nothing needed them",
             bytes as f64,
         )
+    }
+}
+
+/// The API's certificate, where it speaks TLS.
+#[derive(Debug)]
+struct Shown(Option<Arc<ApiCertificate>>);
+
+impl Collector for Shown {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = (
+            "hotswap_api_certificate_expires_seconds",
+            "Seconds until the API's certificate ends, less than 0 after it",
+        );
+        let mut readings = Readings::new(encoder);
+        match &self.0 {
+            Some(shown) => readings.gauge(name, help, shown.seconds_left(SystemTime::now())),
+            None => readings.gauges(name, help, std::iter::empty::<([(&str, &str); 0], f64)>()),
+        }
     }
 }
 

@@ -22,5 +22,6 @@ mod secrets;
 mod sight;
 mod start;
 mod store;
+mod tls;
 mod trust;
 mod webhooks;

@@ -1,5 +1,6 @@
 //! Look at everything that a server or an agent on this machine depends on, and say what to do.
 
+mod certificates;
 mod data;
 mod machine;
 mod network;
@@ -77,6 +78,7 @@ pub(super) fn run(args: &args::Doctor, global: &Global, output: &Output) -> anyh
     let (loaded, mut findings) = configuration(args);
     findings.extend(machine::look());
     findings.extend(data::look(&loaded));
+    findings.extend(certificates::look(&loaded));
     let runtime = Builder::new_current_thread().enable_all().build()?;
     findings.extend(runtime.block_on(network::look(&loaded, global)));
     let worst = findings

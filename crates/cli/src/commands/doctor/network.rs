@@ -8,9 +8,10 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Finding;
+use super::{Finding, certificates};
 use crate::args::Global;
 use crate::client::Client;
+use crate::credentials::Credentials;
 
 /// Longest wait for the server.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(3);
@@ -25,7 +26,7 @@ pub(super) async fn look(loaded: &Loaded, global: &Global) -> Vec<Finding> {
     ];
     let kept = crate::credentials::Store::of_this_user().and_then(|store| store.read().ok());
     let kept = kept.unwrap_or_default();
-    findings.push(server(&global.server_url(kept.current_server())).await);
+    findings.extend(server(global, &kept).await);
     if config.agent.node.is_some() {
         findings.push(agents_door(&config.agent.server).await);
     }
@@ -49,18 +50,32 @@ fn port(what: &'static str, address: SocketAddr, key: &str) -> Finding {
     }
 }
 
-async fn server(url: &str) -> Finding {
+async fn server(global: &Global, kept: &Credentials) -> Vec<Finding> {
     let what = "server";
-    let client = match Client::new(url) {
-        Ok(client) => client,
-        Err(error) => {
-            return Finding::fail(
-                what,
-                error.to_string(),
-                "give its address: --server or HOTSWAP_SERVER",
+    let url = global.server_url(kept.current_server());
+    let client = global.authorities(kept).map_err(|problem| problem.to_string());
+    let client = client.and_then(|trusted| Client::new(&url, &trusted).map_err(|error| error.to_string()));
+    match client {
+        Ok(client) => {
+            let mut findings = vec![answered(what, &url, &client).await];
+            let shown = timeout(SERVER_TIME_MAX, client.shown()).await;
+            findings.extend(
+                shown
+                    .ok()
+                    .flatten()
+                    .map(|shown| certificates::shown(&url, &shown)),
             );
+            findings
         }
-    };
+        Err(error) => vec![Finding::fail(
+            what,
+            error,
+            "give its address: --server or HOTSWAP_SERVER, and for https:// its authority: --ca or HOTSWAP_CA",
+        )],
+    }
+}
+
+async fn answered(what: &'static str, url: &str, client: &Client) -> Finding {
     match timeout(SERVER_TIME_MAX, client.health()).await {
         Ok(Ok((health, skew))) => reached(url, &health, skew),
         Ok(Err(error)) => Finding::warn(
