@@ -1,7 +1,7 @@
 //! What releases need of nodes, and what nodes have.
 //!
 //! Both are words: a kind (`process`), or a key with a value (`arch:x86_64`). A node can run a release if it names every
-//! word that the release needs. What a node has not said is not known, and never counts against it.
+//! word that the release needs; `kernel>=6.6` is needed of the release that it names as `kernel:6.18.4`. What a node has not said is not known, and never counts against it.
 
 use crate::ids::{EnvName, NodeId};
 use crate::observe::Observations;
@@ -26,7 +26,7 @@ pub fn lack(obs: &Observations, node: &NodeId, release: &Release) -> Option<Stri
     let has = &obs.node(node)?.hello.as_ref()?.capabilities;
     let lacks: Vec<&str> = release
         .needs()
-        .filter(|need| has.iter().all(|word| word != need))
+        .filter(|need| has.iter().all(|word| !meets(word, need)))
         .collect();
     if lacks.is_empty() {
         return None;
@@ -37,6 +37,21 @@ pub fn lack(obs: &Observations, node: &NodeId, release: &Release) -> Option<Stri
         has.join(", ")
     };
     Some(format!("lacks {} (it has {has})", lacks.join(" and ")))
+}
+
+/// Whether a word that a node has is what a release needs.
+fn meets(word: &str, need: &str) -> bool {
+    let Some((key, least)) = need.split_once(">=") else {
+        return word == need;
+    };
+    let value = word.strip_prefix(key).and_then(|rest| rest.strip_prefix(':'));
+    value.is_some_and(|value| numbers(value) >= numbers(least))
+}
+
+/// The first two numbers of a release such as `6.18.4-cloud`.
+fn numbers(release: &str) -> [u64; 2] {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    [(); 2].map(|()| numbers.next().and_then(Result::ok).unwrap_or(0))
 }
 
 /// Every node of an environment with what it lacks for a release, if none of them can run it. `None` where one can,
@@ -157,6 +172,28 @@ mod tests {
         ] {
             assert_eq!(none_of(&nodes, &release), None);
         }
+    }
+
+    #[test]
+    fn a_kernel_is_new_enough_by_its_numbers() {
+        for (word, need, met) in [
+            ("kernel:6.18.4-cloud", "kernel>=6.6", true),
+            ("kernel:6.6.0", "kernel>=6.6", true),
+            ("kernel:6.5.99", "kernel>=6.6", false),
+            ("kernel:5.15", "kernel>=6.6", false),
+            ("kernel:7.0", "kernel>=6.6", true),
+            ("kernel:", "kernel>=6.6", false),
+            ("arch:9.9", "kernel>=6.6", false),
+            ("btf", "btf", true),
+        ] {
+            assert_eq!(meets(word, need), met, "{word} for {need}");
+        }
+        let release = native(&["process", "kernel>=6.6"]);
+        let old: Option<&[&str]> = Some(&["process", "kernel:5.15.0"]);
+        assert_eq!(
+            none_of(&[("a", old)], &release).unwrap(),
+            ["a lacks kernel>=6.6 (it has process, kernel:5.15.0)"]
+        );
     }
 
     #[test]
