@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use hotswap_runtime::Runtimes;
+use hotswap_runtime::{Runtimes, ebpf};
 
 /// Longest release of a kernel that is told, in characters.
 const KERNEL_LEN_MAX: usize = 64;
@@ -11,7 +11,7 @@ const KERNEL_LEN_MAX: usize = 64;
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The kinds that run here, then what the machine is: its processor, its kernel, how control groups are kept there,
-/// whether the agent is root, whether the kernel's types are known (BTF).
+/// whether the agent is root, whether the kernel's types are known (BTF), whether eBPF programs can be pinned.
 pub(crate) fn capabilities(runtimes: &Runtimes) -> Vec<String> {
     let mut words: Vec<String> = runtimes.kinds().map(|kind| kind.as_str().to_owned()).collect();
     words.push(format!("arch:{}", std::env::consts::ARCH));
@@ -25,6 +25,9 @@ pub(crate) fn capabilities(runtimes: &Runtimes) -> Vec<String> {
     words.push(format!("privileges:{user}"));
     if Path::new(BTF).exists() {
         words.push("btf".to_owned());
+    }
+    if ebpf::is_bpffs(Path::new(ebpf::BPFFS)) {
+        words.push("bpffs".to_owned());
     }
     words
 }

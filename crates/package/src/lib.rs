@@ -5,15 +5,20 @@
 //! release's identity, and a signature over it travels beside it. [`Package::read`] takes such a file
 //! from anybody and either gives the one package that it can mean or says what is wrong with it.
 
+mod ebpf;
 mod faults;
 mod file;
 mod manifest;
 mod needs;
 mod parse;
+mod parse_ebpf;
 mod process;
 mod rules;
 mod units;
 
+pub use ebpf::{
+    Attached, Counter, Counts, Ebpf, Hook, InvalidKernelRelease, Invariants, KernelRelease, MapUse, XdpMode,
+};
 pub use faults::{Fault, ManifestError};
 pub use file::{
     PACKAGE_BYTES_MAX, PACKAGE_EXTENSION, PackError, Package, PackageError, PackageLimits, digest_of, pack,

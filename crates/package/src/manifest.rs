@@ -7,6 +7,7 @@ use hotswap_core::ids::ModuleName;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use crate::ebpf::Ebpf;
 use crate::process::Process;
 use crate::units::{ByteSize, HumanDuration};
 
@@ -56,6 +57,9 @@ pub struct Manifest {
     /// How it is run, if it is a process; nothing for other kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
+    /// How it is attached and read, if it is an eBPF object; nothing for other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebpf: Option<Ebpf>,
 }
 
 impl Manifest {

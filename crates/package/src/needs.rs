@@ -3,11 +3,15 @@
 use crate::manifest::{Kind, Manifest};
 
 /// Words that a node's capabilities must all have in them: the kind, and for machine code the processor
-/// (`arch:x86_64`). A script needs no particular processor.
+/// (`arch:x86_64`), for eBPF the least release of the kernel (`kernel>=6.6`). A script needs no particular processor.
 pub fn needs(manifest: &Manifest, artifact: &[u8]) -> Vec<String> {
     let mut needs = vec![manifest.kind.as_str().to_owned()];
     if manifest.kind == Kind::Process {
         needs.extend(elf_machine(artifact).map(|arch| format!("arch:{arch}")));
+    }
+    if let Some(ebpf) = &manifest.ebpf {
+        needs.push(format!("kernel>={}", ebpf.kernel_min()));
+        needs.extend(ebpf.features.iter().cloned());
     }
     needs
 }

@@ -12,6 +12,7 @@ use crate::manifest::{
     Manifest, Route, SmokeCheck, default_drain_deadline, default_method, default_smoke_timeout,
     default_status,
 };
+use crate::parse_ebpf::{read_ebpf, variables_not_asked_for};
 use crate::process::{Process, Ready};
 use crate::rules;
 
@@ -105,6 +106,36 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
     if kind == Kind::Process && isolation == Isolation::Request {
         top.fault("isolation", "a process serves many requests; leave it out");
     }
+    let ebpf = match (kind, top.section("ebpf")) {
+        (Kind::Ebpf, Some(section)) => read_ebpf(section),
+        (Kind::Ebpf, None) => {
+            top.fault(
+                "ebpf",
+                "is missing; an ebpf module says in [ebpf] where its programs are attached",
+            );
+            None
+        }
+        (_, None) => None,
+        (_, Some(_)) => {
+            top.fault(
+                "ebpf",
+                format!("is for ebpf modules, and this one is of kind {kind}; leave it out"),
+            );
+            None
+        }
+    };
+    for (key, problem) in ebpf
+        .iter()
+        .flat_map(|ebpf| variables_not_asked_for(ebpf, &capabilities))
+    {
+        top.fault(&key, problem);
+    }
+    if kind == Kind::Ebpf && !capabilities.outbound_hosts.is_empty() {
+        top.fault(
+            "capabilities.outbound-hosts",
+            "an eBPF program sends no requests; leave it out",
+        );
+    }
     check_together(&mut top, kind, &routes, &smoke);
     top.finish(&[
         "name",
@@ -120,6 +151,7 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
         "[capabilities]",
         "[health]",
         "[process]",
+        "[ebpf]",
     ]);
     Some(Manifest {
         name: name?,
@@ -135,6 +167,7 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
         capabilities,
         health,
         process,
+        ebpf,
     })
 }
 
@@ -376,7 +409,7 @@ fn read_health(mut section: Section<'_>) -> Health {
 }
 
 /// One table of the manifest while it is read: what was taken is gone, what is left at the end is unknown.
-struct Section<'a> {
+pub(crate) struct Section<'a> {
     path: String,
     left: Table,
     faults: &'a mut Vec<Fault>,
@@ -401,7 +434,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn fault(&mut self, key: &str, problem: impl Into<String>) {
+    pub(crate) fn fault(&mut self, key: &str, problem: impl Into<String>) {
         let key = self.key(key);
         self.faults.push(Fault {
             key,
@@ -409,7 +442,7 @@ impl<'a> Section<'a> {
         });
     }
 
-    fn maybe<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+    pub(crate) fn maybe<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
         let value = self.left.remove(key)?;
         match value.try_into() {
             Ok(value) => Some(value),
@@ -420,24 +453,24 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn optional<T: DeserializeOwned>(&mut self, key: &str, default: T) -> T {
+    pub(crate) fn optional<T: DeserializeOwned>(&mut self, key: &str, default: T) -> T {
         self.maybe(key).unwrap_or(default)
     }
 
-    fn required<T: DeserializeOwned>(&mut self, key: &str, should_be: &str) -> Option<T> {
+    pub(crate) fn required<T: DeserializeOwned>(&mut self, key: &str, should_be: &str) -> Option<T> {
         if !self.left.contains_key(key) {
             self.fault(key, format!("is missing; give {should_be}"));
         }
         self.maybe(key)
     }
 
-    fn within<T: PartialOrd + Display + Copy>(&mut self, key: &str, value: T, (min, max): (T, T)) {
+    pub(crate) fn within<T: PartialOrd + Display + Copy>(&mut self, key: &str, value: T, (min, max): (T, T)) {
         if !(min..=max).contains(&value) {
             self.fault(key, format!("{value} is out of bounds; {min} to {max}"));
         }
     }
 
-    fn bounded<T: DeserializeOwned + PartialOrd + Display + Copy>(
+    pub(crate) fn bounded<T: DeserializeOwned + PartialOrd + Display + Copy>(
         &mut self,
         key: &str,
         default: T,
@@ -448,7 +481,7 @@ impl<'a> Section<'a> {
         value
     }
 
-    fn section(&mut self, key: &str) -> Option<Section<'_>> {
+    pub(crate) fn section(&mut self, key: &str) -> Option<Section<'_>> {
         let path = self.key(key);
         match self.left.remove(key)? {
             Value::Table(table) => Some(Section::new(path, table, self.faults)),
@@ -460,7 +493,12 @@ impl<'a> Section<'a> {
     }
 
     /// Each item, or `None` in its place where it has a fault.
-    fn list<T>(&mut self, key: &str, max: usize, read: fn(Section<'_>) -> Option<T>) -> Vec<Option<T>> {
+    pub(crate) fn list<T>(
+        &mut self,
+        key: &str,
+        max: usize,
+        read: fn(Section<'_>) -> Option<T>,
+    ) -> Vec<Option<T>> {
         let items = match self.left.remove(key) {
             None => return Vec::new(),
             Some(Value::Array(items)) if items.iter().all(Value::is_table) => items,
@@ -482,7 +520,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reports what nobody took; says whether the section had no fault.
-    fn finish(mut self, known: &[&str]) -> bool {
+    pub(crate) fn finish(mut self, known: &[&str]) -> bool {
         for key in std::mem::take(&mut self.left).keys() {
             let here = if self.path.is_empty() {
                 MANIFEST_FILE

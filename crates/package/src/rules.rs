@@ -174,6 +174,72 @@ pub(crate) fn variable_problem(name: &str) -> Option<String> {
     })
 }
 
+/// Longest name of a function or a map in an object.
+const SYMBOL_LEN_MAX: usize = 64;
+/// Longest name of an interface: the kernel's, without the zero at its end.
+const INTERFACE_LEN_MAX: usize = 15;
+/// Longest word for what a node has.
+const FEATURE_LEN_MAX: usize = 64;
+
+pub(crate) fn symbol_problem(name: &str) -> Option<String> {
+    let right = (1..=SYMBOL_LEN_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit());
+    (!right).then(|| {
+        format!(
+            "{:?} must be a name as C has them, such as \"packets\"",
+            shorten(name)
+        )
+    })
+}
+
+pub(crate) fn interface_problem(name: &str) -> Option<String> {
+    if let Some(variable) = name.strip_prefix('$') {
+        return variable_problem(variable);
+    }
+    let right = (1..=INTERFACE_LEN_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':'))
+        && !matches!(name, "." | "..");
+    (!right).then(|| {
+        format!(
+            "{:?} must be an interface's name of at most {INTERFACE_LEN_MAX} characters, such as \"eth0\", or \
+             \"$NAME\" for the variable that names it",
+            shorten(name)
+        )
+    })
+}
+
+pub(crate) fn cgroup_problem(path: &str) -> Option<String> {
+    if let Some(variable) = path.strip_prefix('$') {
+        return variable_problem(variable);
+    }
+    let right = path.starts_with("/sys/fs/cgroup/")
+        && path.len() <= PATH_LEN_MAX
+        && !path.split('/').any(|part| part == "..")
+        && !path.contains('\0');
+    (!right).then(|| {
+        format!(
+            "{:?} must be a folder under /sys/fs/cgroup, or \"$NAME\" for the variable that names it",
+            shorten(path)
+        )
+    })
+}
+
+pub(crate) fn feature_problem(word: &str) -> Option<String> {
+    let right = (1..=FEATURE_LEN_MAX).contains(&word.len())
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'));
+    (!right).then(|| {
+        format!(
+            "{:?} must be a word that nodes name among what they have, such as \"btf\" or \"cgroup:v2\"",
+            shorten(word)
+        )
+    })
+}
+
 fn shorten(text: &str) -> String {
     const ECHO_LEN_MAX: usize = 80;
     text.chars().take(ECHO_LEN_MAX).collect()

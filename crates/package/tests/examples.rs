@@ -7,6 +7,8 @@ use hotswap_package::{MANIFEST_FILE, Package, PackageLimits, pack};
 
 /// Native servers: one folder each, whose artifact may have to be built.
 const NATIVE: &str = "native";
+/// eBPF objects, committed as they are built.
+const EBPF: &str = "ebpf";
 
 fn module_folders() -> Vec<PathBuf> {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modules");
@@ -17,7 +19,8 @@ fn module_folders() -> Vec<PathBuf> {
             .map(|entry| entry.unwrap().path())
     };
     let versions = below(&modules)
-        .filter(|dir| !dir.ends_with(NATIVE))
+        .chain(below(&modules.join(EBPF)))
+        .filter(|dir| !dir.ends_with(NATIVE) && !dir.ends_with(EBPF))
         .flat_map(|module| below(&module).collect::<Vec<_>>());
     versions.filter(|dir| dir.join(MANIFEST_FILE).is_file()).collect()
 }
@@ -25,7 +28,7 @@ fn module_folders() -> Vec<PathBuf> {
 #[test]
 fn each_example_packs_and_reads_back() {
     let folders = module_folders();
-    assert_eq!(folders.len(), 8, "{folders:?}");
+    assert_eq!(folders.len(), 11, "{folders:?}");
     for folder in folders {
         let package = pack(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let named = Path::new(package.manifest.name.as_str()).join(package.manifest.version.to_string());
@@ -53,5 +56,15 @@ fn native_examples_are_described_and_the_script_packs_as_it_is() {
     assert_eq!(
         hotswap_package::needs(&package.manifest, &package.artifact),
         ["process"]
+    );
+}
+
+#[test]
+fn an_ebpf_example_says_what_it_needs_of_a_node() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modules/ebpf/packet-limiter/1.1.0");
+    let package = pack(&folder).unwrap();
+    assert_eq!(
+        hotswap_package::needs(&package.manifest, &package.artifact),
+        ["ebpf", "kernel>=5.9", "btf"]
     );
 }

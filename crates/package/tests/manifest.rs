@@ -268,3 +268,162 @@ proptest! {
         let _ = Manifest::parse(&text);
     }
 }
+
+const EBPF: &str = r#"
+name = "packet-limiter"
+version = "1.0.0"
+kind = "ebpf"
+entry = "limiter.o"
+[capabilities]
+environment = ["UPLINK"]
+[ebpf]
+kernel = "6.1"
+features = ["btf", "cgroup:v2"]
+[[ebpf.programs]]
+name = "limit"
+attach = "xdp"
+interface = "$UPLINK"
+mode = "driver"
+[[ebpf.programs]]
+name = "out"
+attach = "cgroup-skb-egress"
+cgroup = "/sys/fs/cgroup/system.slice"
+[[ebpf.maps]]
+name = "totals"
+carry = true
+[[ebpf.counters]]
+counts = "requests"
+map = "totals"
+[[ebpf.counters]]
+counts = "drops"
+map = "totals"
+index = 2
+field = 1
+[ebpf.invariants]
+drops-share-max = 0.2
+window = "1s"
+requests-min = 50
+"#;
+
+#[test]
+fn an_ebpf_module_says_where_it_is_attached_and_what_it_counts() {
+    let manifest = Manifest::parse(EBPF).unwrap();
+    let ebpf = manifest.ebpf.as_ref().unwrap();
+    assert_eq!(ebpf.kernel_min().to_string(), "6.1");
+    assert!(ebpf.carries("totals") && !ebpf.carries("limit"));
+    assert_eq!(ebpf.invariants.drops_share_max, Some(0.2));
+    assert_eq!(
+        hotswap_package::needs(&manifest, b"\x7fELF"),
+        ["ebpf", "kernel>=6.1", "btf", "cgroup:v2"]
+    );
+    let tcx = EBPF
+        .replace("attach = \"xdp\"", "attach = \"tcx-ingress\"")
+        .replace("mode = \"driver\"\n", "");
+    let tcx = Manifest::parse(&tcx).unwrap();
+    assert_eq!(
+        tcx.ebpf.unwrap().kernel_min().to_string(),
+        "6.6",
+        "what the hook needs"
+    );
+    let json = serde_json::to_string(&manifest).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+}
+
+#[test]
+fn an_ebpf_modules_faults_are_told_by_their_keys() {
+    let one = |from: &str, to: &str| {
+        let text = EBPF.replace(from, to);
+        assert_ne!(text, EBPF, "{from}");
+        faults(&text).join("; ")
+    };
+    for (from, to, told) in [
+        (
+            "kernel = \"6.1\"",
+            "kernel = \"six\"",
+            "ebpf.kernel: \"six\" is not a release of the kernel",
+        ),
+        (
+            "\"cgroup:v2\"",
+            "\"two words\"",
+            "ebpf.features[1]: \"two words\" must be a word",
+        ),
+        (
+            "attach = \"xdp\"",
+            "attach = \"xpd\"",
+            "ebpf.programs[0].attach: ",
+        ),
+        (
+            "interface = \"$UPLINK\"\n",
+            "",
+            "ebpf.programs[0].interface: is missing; xdp is attached to one",
+        ),
+        (
+            "interface = \"$UPLINK\"",
+            "interface = \"$DOWNLINK\"",
+            "ebpf.programs[0].interface: $DOWNLINK is not asked for",
+        ),
+        (
+            "interface = \"$UPLINK\"",
+            "interface = \"far/too\"",
+            "ebpf.programs[0].interface: \"far/too\" must be an interface's name",
+        ),
+        (
+            "cgroup = \"/sys/fs/cgroup/system.slice\"",
+            "cgroup = \"/etc\"",
+            "ebpf.programs[1].cgroup: \"/etc\" must be a folder",
+        ),
+        (
+            "cgroup = \"/sys/fs/cgroup/system.slice\"",
+            "mode = \"any\"",
+            "ebpf.programs[1].mode: is for xdp",
+        ),
+        (
+            "name = \"out\"",
+            "name = \"limit\"",
+            "ebpf.programs[1].name: is there twice",
+        ),
+        (
+            "name = \"limit\"",
+            "name = \"1st\"",
+            "ebpf.programs[0].name: \"1st\" must be a name as C has them",
+        ),
+        (
+            "counts = \"drops\"",
+            "counts = \"errors\"",
+            "ebpf.invariants.drops-share-max: nothing counts drops",
+        ),
+        (
+            "index = 2",
+            "index = 70000",
+            "ebpf.counters[1].index: 70000 is out of bounds",
+        ),
+        (
+            "drops-share-max = 0.2",
+            "drops-share-max = 2.0",
+            "ebpf.invariants.drops-share-max: 2 is out of bounds",
+        ),
+        (
+            "carry = true",
+            "carried = true",
+            "ebpf.maps[0].carried: is unknown",
+        ),
+        (
+            "kind = \"ebpf\"",
+            "kind = \"kernel\"",
+            "ebpf: is for ebpf modules, and this one is of kind kernel",
+        ),
+    ] {
+        let faults = one(from, to);
+        assert!(faults.contains(told), "{from} -> {to}: {faults}");
+    }
+    let bare = "name = \"packet-limiter\"\nversion = \"1.0.0\"\nkind = \"ebpf\"\nentry = \"a.o\"\n";
+    assert_eq!(
+        faults(bare),
+        ["ebpf: is missing; an ebpf module says in [ebpf] where its programs are attached"]
+    );
+    let empty = faults(&format!("{bare}[ebpf]\n")).join("; ");
+    assert!(
+        empty.contains("ebpf.programs: an ebpf module attaches at least one"),
+        "{empty}"
+    );
+}

@@ -110,6 +110,26 @@ pub trait Instance: Send + Sync + 'static {
     /// requests answer [`Failure::NotRouted`].
     fn handle(&self, request: http::Request<Body>) -> ResponseFuture;
 
+    /// Puts it where it acts, in place of whichever release of its module is there, for kinds to which no requests
+    /// are routed. How it went is its [`Instance::readiness`]. Blocks for as long as that takes, some ms at most, so
+    /// that swaps happen in the order in which they are asked for.
+    fn engage(&self) {}
+
+    /// It won't be wanted again on this node: what it keeps outside of this process goes when it is closed. Without
+    /// this word it stays, for whoever comes after this process.
+    fn dismiss(&self) {}
+
+    /// What it counted by itself, for kinds to which no requests are routed; asked for a few times a second, which is
+    /// also when it sees to what it holds.
+    fn tally(&self) -> Option<Tally> {
+        None
+    }
+
+    /// What its own counters say against it, while it is on trial.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
+
     /// Whether it can serve, by its own judgement.
     fn readiness(&self) -> Readiness;
 
@@ -154,6 +174,43 @@ pub struct Usage {
     pub overloads: u64,
     /// Requests cut by a drain's deadline.
     pub cut: u64,
+}
+
+/// What an instance counted that no requests are routed to, while it was where it acts. All numbers only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All that came to it, such as packets.
+    pub requests: u64,
+    /// Those of them that went wrong.
+    pub errors: u64,
+    /// Those of them that were dropped on purpose.
+    pub drops: u64,
+    /// Time on the processor for them.
+    pub busy: Duration,
+}
+
+impl Tally {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            errors: self.errors + other.errors,
+            drops: self.drops + other.drops,
+            busy: self.busy + other.busy,
+        }
+    }
+
+    /// What was counted after an earlier moment.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(earlier.requests),
+            errors: self.errors.saturating_sub(earlier.errors),
+            drops: self.drops.saturating_sub(earlier.drops),
+            busy: self.busy.saturating_sub(earlier.busy),
+        }
+    }
 }
 
 /// How a close went.

@@ -1,11 +1,12 @@
-//! What loads and runs modules on a node: the runtime traits, the WebAssembly host and the host of
-//! native processes.
+//! What loads and runs modules on a node: the runtime traits, the WebAssembly host, and the hosts of native processes
+//! and of eBPF programs.
 //!
 //! A [`Runtime`] prepares a verified artifact (compiles it, loads it for a check), a [`Prepared`] artifact starts
 //! [`Instance`]s, and an instance is one loaded release: ready to serve, metered, limited, drained when it goes.
 //! Nodes serve from instances; the server uses the same code for admission and for smoke checks in a sandbox.
 
 mod body;
+pub mod ebpf;
 mod failure;
 mod grants;
 mod kind;
@@ -18,11 +19,12 @@ pub mod testing;
 pub mod wasm;
 
 pub use body::{Body, BodyError, Overflow};
+pub use ebpf::{EbpfHost, EbpfHostConfig};
 pub use failure::Failure;
 pub use grants::{Grants, Ungranted};
 pub use kind::{
     Artifact, BoxFuture, Closed, Instance, Launch, PrepareError, Prepared, Readiness, ResponseFuture,
-    Runtime, StartError, Usage,
+    Runtime, StartError, Tally, Usage,
 };
 pub use process::{ProcessHost, ProcessHostConfig};
 pub use runtimes::Runtimes;

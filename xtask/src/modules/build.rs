@@ -17,7 +17,7 @@ pub(crate) fn build(dir: &Path, examples: &[Example]) -> Result<()> {
     println!("building with {toolchain}");
     let target_dir = target_dir();
     for example in examples {
-        let Example { name, version } = example;
+        let Example { name, version, .. } = example;
         let mut cargo = toolchain.cargo()?;
         cargo.current_dir(dir).args([
             "build",
@@ -44,17 +44,28 @@ pub(crate) fn build(dir: &Path, examples: &[Example]) -> Result<()> {
         let module = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
         let component =
             encode(&module).with_context(|| format!("failed to make a component of {name} {version}"))?;
-        let path = dir.join(example.component());
-        let before = fs::read(&path).ok();
-        fs::write(&path, &component).with_context(|| format!("failed to write {}", path.display()))?;
-        sums::write(dir, example, &toolchain.to_string())?;
-        let change = match before {
-            None => "new",
-            Some(before) if before == component => "unchanged",
-            Some(_) => "changed",
-        };
-        println!("{name} {version}: {} bytes, {change}", component.len());
+        keep(dir, example, &component, &toolchain.to_string())?;
     }
+    Ok(())
+}
+
+/// Puts what was made into its place, with the hashes of what it was made of.
+pub(super) fn keep(dir: &Path, example: &Example, made: &[u8], toolchain: &str) -> Result<()> {
+    let path = dir.join(example.artifact());
+    let before = fs::read(&path).ok();
+    fs::write(&path, made).with_context(|| format!("failed to write {}", path.display()))?;
+    sums::write(dir, example, toolchain)?;
+    let change = match before {
+        None => "new",
+        Some(before) if before == made => "unchanged",
+        Some(_) => "changed",
+    };
+    println!(
+        "{} {}: {} bytes, {change}",
+        example.name,
+        example.version,
+        made.len()
+    );
     Ok(())
 }
 

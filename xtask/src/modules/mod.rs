@@ -1,6 +1,8 @@
-//! The example modules: found by their folders, `modules/NAME/VERSION/module.toml`.
+//! The example modules: found by their folders, `modules/NAME/VERSION/module.toml`, and for eBPF
+//! `modules/ebpf/NAME/VERSION/module.toml`.
 
 mod build;
+mod build_ebpf;
 mod sums;
 mod toolchain;
 
@@ -35,17 +37,42 @@ impl Args {
 pub(crate) struct Example {
     pub(crate) name: String,
     pub(crate) version: String,
+    pub(crate) made: Made,
 }
 
+/// What an example is made into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// A component, from a crate.
+    Component,
+    /// An eBPF object, from C.
+    Object,
+}
+
+/// Where the examples in eBPF are.
+const EBPF: &str = "ebpf";
+
 impl Example {
-    /// Its folder, from `modules/`.
-    fn dir(&self) -> PathBuf {
-        Path::new(&self.name).join(&self.version)
+    /// The folder of all its versions, from `modules/`.
+    fn home(&self) -> PathBuf {
+        match self.made {
+            Made::Component => PathBuf::from(&self.name),
+            Made::Object => Path::new(EBPF).join(&self.name),
+        }
     }
 
-    /// Its component, from `modules/`.
-    fn component(&self) -> PathBuf {
-        self.dir().join(format!("{}.wasm", self.name))
+    /// Its folder, from `modules/`.
+    fn dir(&self) -> PathBuf {
+        self.home().join(&self.version)
+    }
+
+    /// What it is made into, from `modules/`.
+    fn artifact(&self) -> PathBuf {
+        let extension = match self.made {
+            Made::Component => "wasm",
+            Made::Object => "o",
+        };
+        self.dir().join(format!("{}.{extension}", self.name))
     }
 
     fn is_meant_by(&self, word: &str) -> bool {
@@ -65,7 +92,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check {
         sums::check(&dir, &examples)
     } else {
-        build::build(&dir, &examples)
+        let (components, objects): (Vec<_>, Vec<_>) = examples
+            .into_iter()
+            .partition(|example| example.made == Made::Component);
+        if !components.is_empty() {
+            build::build(&dir, &components)?;
+        }
+        if !objects.is_empty() {
+            build_ebpf::build(&dir, &objects)?;
+        }
+        Ok(())
     }
 }
 
@@ -81,15 +117,20 @@ fn find(dir: &Path) -> Result<Vec<Example>> {
     let mut examples = Vec::new();
     // Native examples are built by their own scripts, for the machine that they run on.
     let crates = |name: &String| dir.join(name).join("Cargo.toml").is_file();
-    for name in folders(dir)?.into_iter().filter(crates) {
-        for version in folders(&dir.join(&name))? {
-            if dir.join(&name).join(&version).join("module.toml").is_file() {
-                examples.push(Example {
-                    name: name.clone(),
-                    version,
-                });
-            }
-        }
+    let components = folders(dir)?.into_iter().filter(crates);
+    let components = components.map(|name| (name, Made::Component));
+    let objects = folders(&dir.join(EBPF))?
+        .into_iter()
+        .map(|name| (name, Made::Object));
+    for (name, made) in components.chain(objects) {
+        let example = |version| Example {
+            name: name.clone(),
+            version,
+            made,
+        };
+        let versions = folders(&dir.join(example(String::new()).home()))?;
+        let versions = versions.into_iter().map(example);
+        examples.extend(versions.filter(|example| dir.join(example.dir()).join("module.toml").is_file()));
     }
     Ok(examples)
 }

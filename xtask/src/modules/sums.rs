@@ -8,13 +8,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use super::Example;
+use super::{Example, Made};
 
 /// In the form of sha256sum, paths from `modules/`.
 const FILE: &str = "SOURCE.sha256";
 
-/// What a component is made of: the workspace, the shared crate, and its own crate.
+/// What an example is made of: for a component the workspace, the shared crate, and its own crate.
 fn sources(dir: &Path, example: &Example) -> Result<BTreeSet<PathBuf>> {
+    if example.made == Made::Object {
+        let mut paths = BTreeSet::new();
+        collect(dir, &example.home().join("src"), &mut paths)?;
+        return Ok(paths);
+    }
     let mut paths = BTreeSet::from(["Cargo.toml".into(), "Cargo.lock".into()]);
     for name in ["guest", &example.name] {
         paths.insert(Path::new(name).join("Cargo.toml"));
@@ -39,7 +44,7 @@ fn collect(dir: &Path, folder: &Path, paths: &mut BTreeSet<PathBuf>) -> Result<(
 
 fn sums(dir: &Path, example: &Example) -> Result<String> {
     let mut lines = String::new();
-    for path in sources(dir, example)?.into_iter().chain([example.component()]) {
+    for path in sources(dir, example)?.into_iter().chain([example.artifact()]) {
         let full = dir.join(&path);
         let bytes = fs::read(&full).with_context(|| format!("failed to read {}", full.display()))?;
         for byte in Sha256::digest(&bytes) {

@@ -112,8 +112,16 @@ impl Loaded {
             }
             active.push((Arc::clone(&held.release), *weight));
         }
+        let acting: Vec<_> = active
+            .iter()
+            .filter(|(release, weight)| *weight > 0 && !release.is_routed())
+            .map(|(release, _)| Arc::clone(release))
+            .collect();
         slot.set_active(active);
         self.ingress.set_routes(module, paths);
+        for release in acting {
+            release.instance().engage();
+        }
     }
 
     pub(super) fn preview(&self, module: &ModuleName, digest: Option<Digest>) {
@@ -138,6 +146,9 @@ impl Loaded {
         stable: impl Fn(&ModuleName) -> Option<ReleaseRef>,
         now: CoreTime,
     ) -> Vec<(ModuleName, Digest, Result<(), String>)> {
+        for held in self.releases.values() {
+            held.release.take_tally();
+        }
         let bases: BTreeMap<_, _> = self
             .releases
             .iter()

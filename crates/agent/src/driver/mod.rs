@@ -329,6 +329,7 @@ impl Driver {
         let Some(release) = self.loaded.remove(module, &digest) else {
             return;
         };
+        release.instance().dismiss();
         let key = (module.clone(), digest);
         *self.closing.entry(key.clone()).or_insert(0) += 1;
         let done = self.done.0.clone();
@@ -455,7 +456,7 @@ impl Driver {
 
     fn look_at_health(&mut self, now: CoreTime) {
         let modules = &self.machine.ledger().modules;
-        let on_trial = |module: &ModuleName| Some(modules.get(module)?.trial.as_ref()?.release.digest);
+        let on_trial = |module: &ModuleName| Some(modules.get(module)?.trial.as_ref()?.release.id());
         let stable = |module: &ModuleName| modules.get(module)?.committed.clone();
         for (module, digest, result) in self.loaded.health_changes(on_trial, stable, now) {
             if let Err(reason) = &result {

@@ -73,11 +73,11 @@ impl Observer {
         let Some((observe, candidate, control)) = next else {
             return;
         };
-        if self
+        let begins = self
             .numbers
             .get(module)
-            .is_none_or(|(rollout, _)| *rollout != observe.rollout)
-        {
+            .is_none_or(|(rollout, _)| *rollout != observe.rollout);
+        if begins {
             self.numbers.insert(module.clone(), (observe.rollout, 0));
             // Another rollout of the module runs: nobody waits for the former one's intervals any more.
             self.kept.remove(module);
@@ -85,7 +85,14 @@ impl Observer {
         let running = Running {
             observe,
             candidate: Arm::from_now(&candidate),
-            control: control.as_ref().map(Arm::from_now),
+            control: control.as_ref().map(|control| {
+                // Where the control counts no more since the candidate does, it is what it counted before.
+                if begins && !control.is_routed() {
+                    Arm::from_past(control)
+                } else {
+                    Arm::from_now(control)
+                }
+            }),
             closes_at: now + observe.interval,
             probing: probing(&observe, candidate, control),
         };
@@ -199,6 +206,13 @@ impl Arm {
             release: Arc::clone(release),
             from: release.series().snapshot(),
             cpu_from: release.instance().usage().guest_time,
+        }
+    }
+
+    fn from_past(release: &Arc<Release>) -> Self {
+        Self {
+            from: release.past(),
+            ..Self::from_now(release)
         }
     }
 

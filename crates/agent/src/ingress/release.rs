@@ -1,14 +1,18 @@
 //! A loaded release as the ingress sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hotswap_core::ids::Digest;
-use hotswap_runtime::{Body, Closed, Failure, Instance, Overflow};
+use hotswap_runtime::{Body, Closed, Failure, Instance, Overflow, Tally};
 use http::{HeaderValue, Request, Response, header};
 
 use super::error;
-use crate::meter::{Ended, Meter, Series};
+use crate::meter::{Counters, Ended, Meter, Series};
+
+/// How far back it goes what a release counted before another one took its place: at least this long, where it was
+/// loaded as long, and at most twice as long.
+const PAST: Duration = Duration::from_secs(300);
 
 /// A loaded release with its series. Dropping the last reference frees the instance; [`Release::close`] first, so
 /// that nothing is cut.
@@ -16,6 +20,15 @@ pub struct Release {
     instance: Arc<dyn Instance>,
     series: Arc<Series>,
     label: HeaderValue,
+    past: Mutex<Past>,
+}
+
+/// What a release that counts by itself had told, and had counted at two moments.
+#[derive(Debug)]
+struct Past {
+    told: Tally,
+    marked: Instant,
+    marks: [Counters; 2],
 }
 
 impl Release {
@@ -30,11 +43,45 @@ impl Release {
         );
         let label = HeaderValue::try_from(format!("{}/{}", manifest.name, instance.label()))
             .expect("names and versions are visible ASCII");
+        let now = series.snapshot();
+        let past = Mutex::new(Past {
+            told: instance.tally().unwrap_or_default(),
+            marked: Instant::now(),
+            marks: [now.clone(), now],
+        });
         Arc::new(Self {
             instance,
             series,
             label,
+            past,
         })
+    }
+
+    /// Whether requests are routed to it; otherwise it acts where it was put, and counts by itself.
+    pub fn is_routed(&self) -> bool {
+        self.instance.manifest().kind.routes()
+    }
+
+    /// Takes in what it counted by itself.
+    pub fn take_tally(&self) {
+        let Some(tally) = self.instance.tally() else {
+            return;
+        };
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = tally.since(past.told);
+        past.told = tally;
+        self.series.record_many(new.requests, new.errors, new.busy);
+        if past.marked.elapsed() >= PAST {
+            past.marked = Instant::now();
+            past.marks.rotate_left(1);
+            past.marks[1] = self.series.snapshot();
+        }
+    }
+
+    /// Its counters some minutes ago, to tell how it fared before another release took its place.
+    pub fn past(&self) -> Counters {
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.marks[0].clone()
     }
 
     /// The release's identity.
@@ -60,6 +107,9 @@ impl Release {
             Readiness::Ready => {}
             Readiness::Failing(reason) => return Some(reason),
             Readiness::Closed => return Some("it was closed".to_owned()),
+        }
+        if let Some(complaint) = self.instance.complaint() {
+            return Some(complaint);
         }
         let share = self.instance.manifest().health.gross_error_share;
         let is_gross = self.series.recent().is_gross(share);

@@ -25,6 +25,11 @@ impl RecentErrors {
         }
     }
 
+    /// How many requests it is about.
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
     /// Adds an outcome.
     pub fn record(&self, is_error: bool) {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.window;

@@ -88,6 +88,27 @@ impl Series {
         self.recent.record(ended != Ended::Well);
     }
 
+    /// Counts what a release counted by itself since it was last asked: `errors` of `requests`, and the time that all
+    /// took. Their mean stands for each one's latency.
+    pub fn record_many(&self, requests: u64, errors: u64, busy: Duration) {
+        if requests == 0 {
+            return;
+        }
+        let users = self.users.own();
+        let add = |counter: &AtomicU64, n| {
+            counter.fetch_add(n, Ordering::Relaxed);
+        };
+        let errors = errors.min(requests);
+        let us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
+        add(&users.bins[bin_of(us / requests)], requests);
+        add(&users.latency_us, us);
+        add(&users.errors, errors);
+        // As many as the ring holds, with its share of errors.
+        let shown = requests.min(self.recent.window());
+        let bad = u128::from(errors) * u128::from(shown) / u128::from(requests);
+        (0..u128::from(shown)).for_each(|n| self.recent.record(n < bad));
+    }
+
     /// Counts a user's request whose client went away before the answer. It is neither good nor an error.
     pub fn record_abandoned(&self) {
         self.users.own().abandoned.fetch_add(1, Ordering::Relaxed);
@@ -235,6 +256,20 @@ mod tests {
                 ..ArmCounts::default()
             }
         );
+    }
+
+    #[test]
+    fn what_a_release_counted_itself_is_counted_at_once() {
+        let series = Series::new(20);
+        series.record_many(1_000, 600, Duration::from_millis(3));
+        series.record_many(0, 5, Duration::ZERO);
+        let counters = series.snapshot();
+        assert_eq!((counters.requests(), counters.errors), (1_000, 600));
+        assert_eq!((counters.latency_us, counters.latency().count()), (3_000, 1_000));
+        assert_eq!(series.recent().counts(), (20, 12));
+        assert!(series.recent().is_gross(0.5));
+        series.record_many(1_000, 0, Duration::ZERO);
+        assert_eq!(series.recent().counts(), (20, 0));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) enum BeginKind {
     Wasm,
     /// A native server, in Rust or Python.
     Process,
+    /// eBPF programs, in C.
+    Ebpf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,7 +37,8 @@ pub(crate) enum Module {
   hotswap module init --lang rust quotes
   hotswap module init --lang js greetings
   hotswap module init --lang c tariffs
-  hotswap module init --kind process --lang python reports")]
+  hotswap module init --kind process --lang python reports
+  hotswap module init --kind ebpf --lang c packet-counter")]
     Init {
         /// The kind
         #[arg(long, default_value = "wasm")]

@@ -9,7 +9,9 @@ use hotswap_config::sections::NativeKind;
 use hotswap_config::{Changes, ConfigError, Loaded, Sources};
 use hotswap_core::ids::{EnvName, InvalidName};
 use hotswap_package::Kind;
-use hotswap_runtime::{ProcessHost, ProcessHostConfig, Runtimes, Ungranted, WasmHost, WasmHostConfig};
+use hotswap_runtime::{
+    EbpfHost, EbpfHostConfig, ProcessHost, ProcessHostConfig, Runtimes, Ungranted, WasmHost, WasmHostConfig,
+};
 use hotswap_server::notify::{Webhook, WebhookError};
 use hotswap_server::{Grant, RateLimits, ServerConfig};
 use hotswap_telemetry::otlp::{OtlpConfig, Transport};
@@ -379,6 +381,7 @@ pub(super) fn node_grants(loaded: &Loaded) -> hotswap_runtime::Grants {
 fn kind(kind: NativeKind) -> Kind {
     match kind {
         NativeKind::Process => Kind::Process,
+        NativeKind::Ebpf => Kind::Ebpf,
     }
 }
 
@@ -401,6 +404,11 @@ pub(super) fn server_runtimes(loaded: &Loaded, config: &ServerConfig) -> anyhow:
         let host = ProcessHost::new(process).context("failed to start the runtime of native processes")?;
         runtimes = runtimes.with(Arc::new(host));
     }
+    if loaded.config.server.native_kinds.contains(&NativeKind::Ebpf) {
+        let host = EbpfHost::new(EbpfHostConfig::for_checks())
+            .context("failed to start the runtime of eBPF programs")?;
+        runtimes = runtimes.with(Arc::new(host));
+    }
     Ok(runtimes)
 }
 
@@ -420,7 +428,7 @@ pub(super) fn node_runtimes(loaded: &Loaded, config: &AgentConfig) -> anyhow::Re
     let mut runtimes = Runtimes::from(Arc::new(wasm));
     if agent.native_kinds.contains(&NativeKind::Process) {
         let mut process = ProcessHostConfig::new(config.data_dir.join("processes"));
-        process.grants = grants;
+        process.grants = grants.clone();
         process.log_lines_per_second_max = agent.module_log_lines;
         process.cgroup.clone_from(&agent.cgroup);
         if let Some(user) = &agent.process_user {
@@ -430,6 +438,11 @@ pub(super) fn node_runtimes(loaded: &Loaded, config: &AgentConfig) -> anyhow::Re
             })?;
         }
         let host = ProcessHost::new(process).context("failed to start the runtime of native processes")?;
+        runtimes = runtimes.with(Arc::new(host));
+    }
+    if agent.native_kinds.contains(&NativeKind::Ebpf) {
+        let host = EbpfHost::new(EbpfHostConfig::new(grants))
+            .context("failed to start the runtime of eBPF programs")?;
         runtimes = runtimes.with(Arc::new(host));
     }
     Ok(runtimes)

@@ -1,6 +1,7 @@
 //! The real binary, from outside: what it writes, and how it exits.
 
 mod console;
+mod ebpf;
 mod faults;
 mod fleet;
 mod native;

@@ -55,7 +55,7 @@ section! {
         grant_hosts: Vec<String> = Vec::new(),
         /// Variables that modules may read if their manifests ask for it, with their values.
         grant_variables: BTreeMap<String, String> = BTreeMap::new(),
-        /// Kinds of native code that this node runs: process. Modules of kind wasm always run.
+        /// Kinds of native code that this node runs: process, ebpf. Modules of kind wasm always run.
         native_kinds: Vec<NativeKind> = Vec::new(),
         /// As whom native processes run where the agent is root: UID:GID, or a user's name. Nobody unless it is given.
         process_user: Option<String> = None,

@@ -103,6 +103,8 @@ pub enum Canary {
 pub enum NativeKind {
     /// Native servers.
     Process,
+    /// eBPF programs.
+    Ebpf,
 }
 
 /// What to do when the longest soak ends without a verdict.
@@ -124,7 +126,7 @@ section! {
         outbound_hosts: Vec<String> = Vec::new(),
         /// Environment variables that modules may read; `*` is any variable.
         variables: Vec<String> = Vec::new(),
-        /// Kinds of native code that may be deployed: process. Modules of kind wasm always may.
+        /// Kinds of native code that may be deployed: process, ebpf. Modules of kind wasm always may.
         kinds: Vec<NativeKind> = Vec::new(),
     }
 }

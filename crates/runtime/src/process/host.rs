@@ -306,7 +306,7 @@ fn sockets(owner: &str) -> io::Result<PathBuf> {
 }
 
 /// What this process may do, a bit for each.
-fn capabilities() -> u64 {
+pub(crate) fn capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     effective

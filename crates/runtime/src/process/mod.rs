@@ -22,4 +22,5 @@ mod sweep;
 mod usage;
 
 pub use config::{InvalidUser, ProcessHostConfig, User};
+pub(crate) use host::capabilities;
 pub use host::{ProcessHost, ProcessHostError};

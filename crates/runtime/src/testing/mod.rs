@@ -6,6 +6,7 @@
 //! `/count` answers how many requests its instance has had, in one letter from `a`.
 
 pub mod hostile;
+pub mod namespace;
 pub mod process;
 
 use std::sync::Arc;
@@ -85,6 +86,7 @@ pub fn artifact(
         capabilities: hotswap_package::Capabilities::default(),
         health: hotswap_package::Health::default(),
         process: None,
+        ebpf: None,
     };
     change(&mut manifest);
     let mut identity = Sha256::new();

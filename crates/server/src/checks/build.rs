@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use hotswap_package::{Kind, Package, needs};
+use hotswap_runtime::ebpf;
 
 use super::Bench;
 
@@ -15,6 +16,13 @@ pub(super) async fn build(bench: &Bench, package: Package) -> Result<String, Str
     }
     let Some(runtime) = bench.runtimes.get(kind) else {
         let needs = needs(&package.manifest, &package.artifact).join(", ");
+        if kind == Kind::Ebpf {
+            let inspected = ebpf::inspect(&package.manifest, &package.artifact)?;
+            return Ok(format!(
+                "{bytes} bytes: {}; the nodes' kernels verify it; a node that runs it needs {needs}",
+                inspected.summary()
+            ));
+        }
         return Ok(format!(
             "{bytes} bytes that are what a module of kind {kind} is made of; a node that runs it needs {needs}"
         ));

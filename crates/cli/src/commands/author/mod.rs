@@ -19,7 +19,7 @@ use crate::args::{BeginKind, Lang};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::problem::Problem;
-use templates::{C, File, JS, NATIVE_PYTHON, NATIVE_RUST, PYTHON, RUST, WIT};
+use templates::{C, EBPF, File, JS, NATIVE_PYTHON, NATIVE_RUST, PYTHON, RUST, WIT};
 
 /// Where `hotswap trust init` puts what signs.
 const TRUST_DIR: &str = "hotswap-trust";
@@ -47,6 +47,12 @@ pub(super) fn init(kind: BeginKind, lang: Lang, name: &str, output: &Output) -> 
                     .next("give --lang rust or --lang python, or --kind wasm")
                     .into(),
             );
+        }
+        (BeginKind::Ebpf, Lang::C) => &EBPF,
+        (BeginKind::Ebpf, _) => {
+            return Err(Problem::usage("there is a template for eBPF programs in C only")
+                .next("give --lang c, or --kind wasm")
+                .into());
         }
     };
     let folder = Path::new(name.as_str());
@@ -92,18 +98,27 @@ pub(super) fn init(kind: BeginKind, lang: Lang, name: &str, output: &Output) -> 
     for command in SET_UP {
         output.line(format!("  {command}"))?;
     }
-    if kind == BeginKind::Process {
-        output.line(
+    match kind {
+        BeginKind::Wasm => {}
+        BeginKind::Process => output.line(
             "A native server runs only where that is granted: with kinds = [\"process\"] in its environment's grants, and \
              on agents that are started with --native-kind process.",
-        )?;
+        )?,
+        BeginKind::Ebpf => output.line(
+            "An eBPF program runs only where that is granted: with kinds = [\"ebpf\"] in its environment's grants, and on \
+             agents that are started, as root, with --native-kind ebpf and --grant-variable UPLINK=INTERFACE.",
+        )?,
     }
     output.line("From here to a node:")?;
     for command in &commands {
         output.line(format!("  {command}"))?;
     }
+    let where_it_is = match kind {
+        BeginKind::Wasm | BeginKind::Process => format!("It answers at http://127.0.0.1:8080/{name}."),
+        BeginKind::Ebpf => "It counts at the interface then.".to_owned(),
+    };
     output.line(format!(
-        "It answers at http://127.0.0.1:8080/{name}. After a change, with another version in {}: build, push, deploy.",
+        "{where_it_is} After a change, with another version in {}: build, push, deploy.",
         template.versions
     ))?;
     output.line("To take it away:")?;

@@ -23,6 +23,7 @@ pub(super) struct Template {
 
 const MANIFEST: &str = include_str!("../../../templates/module.toml.in");
 const NATIVE_MANIFEST: &str = include_str!("../../../templates/process/module.toml.in");
+const EBPF_MANIFEST: &str = include_str!("../../../templates/ebpf/module.toml.in");
 const WASM_ENTRY: &str = "{{NAME}}.wasm";
 pub(super) const WIT: [File; 4] = [
     ("wit/world.wit", include_str!("../../../templates/wit/world.wit")),
@@ -199,4 +200,22 @@ pub(super) const NATIVE_PYTHON: Template = Template {
     time: "2s",
     versions: "module.toml and server.py",
     commands: &["python3 -m unittest"],
+};
+pub(super) const EBPF: Template = Template {
+    manifest: EBPF_MANIFEST,
+    entry: "{{NAME}}.o",
+    files: &[
+        (
+            "module.bpf.c",
+            include_str!("../../../templates/ebpf/module.bpf.c"),
+        ),
+        ("build.sh", include_str!("../../../templates/ebpf/build.sh")),
+        (".gitignore", "*.o\n*.hsm\n"),
+    ],
+    wit: false,
+    bindings: false,
+    memory: "",
+    time: "",
+    versions: "module.toml",
+    commands: &["sh build.sh"],
 };

@@ -1,0 +1,263 @@
+//! The host: whether this machine can run eBPF modules, and the way from an artifact to a loaded version.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use hotswap_core::ids::Digest;
+use hotswap_package::{Kind, Manifest};
+use tokio::task::spawn_blocking;
+
+use super::config::EbpfHostConfig;
+use super::counting::Counting;
+use super::hook::Place;
+use super::instance::{EbpfInstance, Loaded, Pinned, State};
+use super::load;
+use super::object::{Inspected, inspect};
+use super::pins::Module;
+use crate::grants::Ungranted;
+use crate::kind::{
+    Artifact, BoxFuture, Instance, Launch, PrepareError, Prepared, Runtime, StartError, label,
+};
+
+/// What programs can't be loaded and attached without; the first of them stands for both others.
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_BPF: u32 = 39;
+
+/// Runs eBPF modules. Cheap to clone; the clones are one host.
+#[derive(Clone, Debug)]
+pub struct EbpfHost {
+    shared: Arc<HostShared>,
+}
+
+/// Why there is no host.
+#[derive(Debug, thiserror::Error)]
+pub enum EbpfHostError {
+    /// There is no file system for pins.
+    #[error("{} is no mounted bpffs, where programs are pinned; mount it: mount -t bpf bpf {}", .0.display(), .0.display())]
+    NoBpffs(PathBuf),
+    /// This process may not load programs.
+    #[error("a privilege lacks: run as root, or with CAP_BPF and CAP_NET_ADMIN")]
+    NoPrivilege,
+}
+
+/// Whether a file system for pins is mounted there.
+pub fn is_bpffs(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next().is_some_and(|mounted| path.as_os_str() == mounted) && fields.next() == Some("bpf")
+    })
+}
+
+#[derive(Debug)]
+struct HostShared {
+    config: EbpfHostConfig,
+    modules: Mutex<BTreeMap<(String, String), Weak<Module>>>,
+    /// As long as it is open, the kernel counts how often and how long programs run.
+    _stats: Option<OwnedFd>,
+}
+
+impl EbpfHost {
+    /// Makes a host.
+    ///
+    /// # Errors
+    /// This process may not load programs, or there is nowhere to pin them.
+    pub fn new(config: EbpfHostConfig) -> Result<Self, EbpfHostError> {
+        let capabilities = crate::process::capabilities();
+        let has = |capability: u32| capabilities & (1 << capability) != 0;
+        let may_load = has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_NET_ADMIN));
+        if !may_load {
+            return Err(EbpfHostError::NoPrivilege);
+        }
+        if let Some(bpffs) = config.bpffs.as_ref().filter(|path| !is_bpffs(path)) {
+            return Err(EbpfHostError::NoBpffs(bpffs.clone()));
+        }
+        // Without them the declared counters still count.
+        let stats = config.bpffs.as_ref().and_then(|_| {
+            aya::sys::enable_stats(aya::sys::Stats::RunTime)
+                .inspect_err(|error| tracing::warn!(%error, "the kernel doesn't say how long programs run"))
+                .ok()
+        });
+        Ok(Self {
+            shared: Arc::new(HostShared {
+                config,
+                modules: Mutex::default(),
+                _stats: stats,
+            }),
+        })
+    }
+}
+
+impl HostShared {
+    /// The module's files on a node, shared by all its versions.
+    fn module(&self, node: &str, module: &str) -> Option<Arc<Module>> {
+        let bpffs = self.config.bpffs.as_ref()?;
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        modules.retain(|_, module| module.strong_count() > 0);
+        let key = (node.to_owned(), module.to_owned());
+        if let Some(known) = modules.get(&key).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        let new = Arc::new(Module::new(bpffs, node, module));
+        modules.insert(key, Arc::downgrade(&new));
+        Some(new)
+    }
+}
+
+impl Runtime for EbpfHost {
+    fn kind(&self) -> Kind {
+        Kind::Ebpf
+    }
+
+    fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let runs = Kind::Ebpf;
+            if artifact.manifest.kind != runs {
+                return Err(PrepareError::WrongKind {
+                    runs,
+                    is: artifact.manifest.kind,
+                });
+            }
+            let inspected =
+                inspect(&artifact.manifest, &artifact.content).map_err(PrepareError::WrongFormat)?;
+            Ok(Arc::new(PreparedEbpf {
+                shared,
+                artifact,
+                inspected,
+            }) as Arc<dyn Prepared>)
+        })
+    }
+}
+
+/// An object that is what its manifest says.
+#[derive(Clone)]
+struct PreparedEbpf {
+    shared: Arc<HostShared>,
+    artifact: Artifact,
+    inspected: Inspected,
+}
+
+impl PreparedEbpf {
+    fn load(&self, launch: &Launch) -> Result<Loaded, StartError> {
+        let manifest = &self.artifact.manifest;
+        let digest = self.artifact.digest.under(launch.config);
+        let pinned = match launch
+            .node
+            .as_deref()
+            .and_then(|node| self.shared.module(node, manifest.name.as_str()))
+        {
+            Some(module) => Some(self.pin(&module, digest, launch)?),
+            None => {
+                let ebpf = manifest
+                    .ebpf
+                    .as_ref()
+                    .ok_or_else(|| StartError::Failed("the manifest has no [ebpf]".to_owned()))?;
+                load::try_load(ebpf, &self.artifact.content).map_err(StartError::Failed)?;
+                None
+            }
+        };
+        Ok(Loaded {
+            digest,
+            label: label(manifest, launch.config),
+            manifest: Arc::clone(manifest),
+            pinned,
+            state: Mutex::new(State::default()),
+        })
+    }
+
+    fn pin(&self, module: &Arc<Module>, digest: Digest, launch: &Launch) -> Result<Pinned, StartError> {
+        let failed = StartError::Failed;
+        let manifest = &self.artifact.manifest;
+        let ebpf = manifest
+            .ebpf
+            .as_ref()
+            .ok_or_else(|| failed("the manifest has no [ebpf]".to_owned()))?;
+        let places = self.places(launch)?;
+        // Before anything is loaded: an interface that isn't here needs no verifier to say so.
+        for place in &places {
+            place.number().map_err(failed)?;
+        }
+        let release = hex(digest);
+        let mut users = module.lock();
+        let hooks = load::programs(
+            module,
+            &release,
+            (ebpf, &self.inspected, &self.artifact.content),
+            &places,
+        )
+        .map_err(failed)?;
+        let sources = load::sources(module, &release, ebpf, &self.inspected).map_err(failed)?;
+        *users.loaded.entry(release.clone()).or_insert(0) += 1;
+        Ok(Pinned {
+            module: Arc::clone(module),
+            release,
+            hooks,
+            counting: Counting::new(ebpf, sources),
+        })
+    }
+
+    /// Where the programs are attached here: as the manifest says, or the variables that it names.
+    fn places(&self, launch: &Launch) -> Result<Vec<Place>, StartError> {
+        let config = &self.shared.config;
+        let manifest = &self.artifact.manifest;
+        let missing = config
+            .grants
+            .missing_variables(&manifest.capabilities, &launch.values);
+        if !missing.is_empty() && config.ungranted == Ungranted::Refuse {
+            return Err(StartError::NotGiven(missing));
+        }
+        let value = |text: &String| match text.strip_prefix('$') {
+            None => Ok(text.clone()),
+            Some(name) => {
+                let value = launch
+                    .values
+                    .get(name)
+                    .or_else(|| config.grants.variables.get(name));
+                value
+                    .cloned()
+                    .ok_or_else(|| StartError::NotGiven(vec![format!("the variable {name}")]))
+            }
+        };
+        let programs = manifest.ebpf.iter().flat_map(|ebpf| &ebpf.programs);
+        programs
+            .map(|program| match (&program.interface, &program.cgroup) {
+                (Some(name), _) => Ok(Place::Interface(value(name)?)),
+                (None, Some(path)) => Ok(Place::Cgroup(PathBuf::from(value(path)?))),
+                (None, None) => Err(StartError::Failed(format!("{} has no place", program.name))),
+            })
+            .collect()
+    }
+}
+
+/// A digest as a folder's name, without what tells its kind.
+fn hex(digest: Digest) -> String {
+    let text = digest.to_string();
+    text.rsplit(':').next().unwrap_or_default().to_owned()
+}
+
+impl Prepared for PreparedEbpf {
+    fn digest(&self) -> Digest {
+        self.artifact.digest
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.artifact.manifest
+    }
+
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Arc<dyn Instance>, StartError>> {
+        let prepared = self.clone();
+        Box::pin(async move {
+            // The verifier takes its time.
+            let loaded = spawn_blocking(move || prepared.load(&launch)).await;
+            let loaded = loaded.map_err(|panic| StartError::Failed(panic.to_string()))??;
+            Ok(Arc::new(EbpfInstance {
+                loaded: Arc::new(loaded),
+            }) as Arc<dyn Instance>)
+        })
+    }
+}

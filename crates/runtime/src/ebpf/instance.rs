@@ -1,0 +1,313 @@
+//! One loaded version: at its hooks, on standby, or only tried.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hotswap_core::ids::Digest;
+use hotswap_package::Manifest;
+use http::Request;
+use tokio::task::spawn_blocking;
+
+use super::counting::{Counting, Reading, Runs};
+use super::hook::{Hooked, Swap};
+use super::pins::{Module, Users};
+use crate::body::Body;
+use crate::failure::Failure;
+use crate::kind::{BoxFuture, Closed, Instance, Readiness, ResponseFuture, Tally, Usage};
+
+/// A loaded version. Dropping it leaves everything as it is at the hooks.
+#[derive(Debug)]
+pub(super) struct EbpfInstance {
+    pub(super) loaded: Arc<Loaded>,
+}
+
+/// What a version is loaded as.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) digest: Digest,
+    pub(super) label: String,
+    pub(super) manifest: Arc<Manifest>,
+    /// None where it was only tried.
+    pub(super) pinned: Option<Pinned>,
+    pub(super) state: Mutex<State>,
+}
+
+/// A version that can be at its hooks.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    pub(super) module: Arc<Module>,
+    /// Its folder among the module's.
+    pub(super) release: String,
+    pub(super) hooks: Vec<Hooked>,
+    pub(super) counting: Counting,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Whether it is to be at its hooks.
+    wanted: bool,
+    /// Why it isn't.
+    trouble: Option<String>,
+    /// Why its predecessor's counters would not do either: then nothing is held against it.
+    excused: Option<String>,
+    dismissed: bool,
+    closed: bool,
+    /// How often a hook had to be taken again that was lost.
+    retaken: u64,
+}
+
+impl Loaded {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the version at its hooks, if it isn't, and notes how that went.
+    fn see_to(self: &Arc<Self>) {
+        let Some(pinned) = &self.pinned else { return };
+        let mut users = pinned.module.lock();
+        if self.state().closed {
+            return;
+        }
+        let trouble = self.take_place(pinned, &mut users).err();
+        let mut state = self.state();
+        if state.trouble != trouble {
+            let (module, version) = (&self.manifest.name, &self.label);
+            match &trouble {
+                Some(trouble) => tracing::error!(%module, version, trouble, "a program is not at its hook"),
+                None => tracing::info!(%module, version, "a program is at its hook again"),
+            }
+            state.trouble = trouble;
+        }
+    }
+
+    fn take_place(self: &Arc<Self>, pinned: &Pinned, users: &mut Users) -> Result<(), String> {
+        let is_active = users
+            .active
+            .as_ref()
+            .is_some_and(|active| Arc::ptr_eq(active, self));
+        if is_active {
+            return self.stay_in_place(pinned);
+        }
+        let former = users.active.clone();
+        let former = former
+            .as_deref()
+            .and_then(|former| Some((former, former.pinned.as_ref()?)));
+        let begun = Instant::now();
+        let from = pinned.read()?;
+        let excuse = former.and_then(|(_, former)| former.counting.broken());
+        let swaps = pinned.swap(former.map(|(_, former)| former))?;
+        let took = begun.elapsed();
+        if let Some((former, at)) = former {
+            former.state().wanted = false;
+            match at.read() {
+                Ok(last) => at.counting.end(&pinned.counting, &from, last),
+                Err(problem) => {
+                    tracing::warn!(module = %self.manifest.name, problem, "a version's last counts are lost");
+                }
+            }
+        }
+        pinned.counting.begin(from);
+        self.state().excused = excuse;
+        users.active = Some(Arc::clone(self));
+        pinned.module.sweep(users);
+        for hook in &pinned.hooks {
+            let info = hook.info().ok();
+            tracing::info!(
+                module = %self.manifest.name, version = self.label, program = hook.attached.name, id = hook.id,
+                tag = info.map(|info| format!("{:016x}", info.tag())), hook = %hook.attached.attach, place = %hook.place,
+                ?swaps, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                "a program is at its hook"
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes hooks again that were lost: their interface came back, somebody removed the link.
+    fn stay_in_place(&self, pinned: &Pinned) -> Result<(), String> {
+        for hook in &pinned.hooks {
+            if hook.is_in_place(&pinned.module)? {
+                continue;
+            }
+            if hook.swap(&pinned.module)? != Swap::Was {
+                self.state().retaken += 1;
+                tracing::warn!(
+                    module = %self.manifest.name, version = self.label, program = hook.attached.name,
+                    hook = %hook.attached.attach, place = %hook.place, "a hook was lost, and was taken again"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends an instance: what it has pinned goes if it was dismissed, else it stays for whoever comes next.
+    fn end(self: &Arc<Self>) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.closed, true) {
+            return;
+        }
+        let dismissed = state.dismissed;
+        drop(state);
+        let Some(Pinned { module, release, .. }) = &self.pinned else {
+            return;
+        };
+        let mut users = module.lock();
+        let left = users.loaded.get(release).map_or(0, |count| count - 1);
+        let is_active = users
+            .active
+            .as_ref()
+            .is_some_and(|active| Arc::ptr_eq(active, self));
+        if is_active {
+            users.active = None;
+        }
+        if left > 0 {
+            users.loaded.insert(release.clone(), left);
+            return;
+        }
+        users.loaded.remove(release);
+        if !dismissed {
+            return;
+        }
+        if users.loaded.is_empty() {
+            module.clear();
+        } else {
+            if is_active {
+                for link in module.links() {
+                    // What can't be removed now goes with the module.
+                    let _ = std::fs::remove_file(module.link(&link));
+                }
+            }
+            module.forget(release);
+        }
+    }
+}
+
+impl Pinned {
+    /// All numbers now.
+    fn read(&self) -> Result<Reading, String> {
+        let read = self.counting.read(self.runs());
+        read.map_err(|error| format!("the counters can't be read: {error}"))
+    }
+
+    fn runs(&self) -> Runs {
+        let infos = self.hooks.iter().filter_map(|hook| hook.info().ok());
+        infos.fold(Runs::default(), |runs, info| Runs {
+            count: runs.count + info.run_count(),
+            time: runs.time + info.run_time(),
+        })
+    }
+
+    /// Swaps all programs, or none. A hook that the former version had and this one hasn't is let go.
+    fn swap(&self, former: Option<&Self>) -> Result<Vec<Swap>, String> {
+        let mut swaps = Vec::new();
+        for hook in &self.hooks {
+            match hook.swap(&self.module) {
+                Ok(swap) => swaps.push(swap),
+                Err(problem) => {
+                    self.swap_back(&self.hooks[..swaps.len()], former);
+                    return Err(problem);
+                }
+            }
+        }
+        for link in self.module.links() {
+            if self.hooks.iter().all(|hook| hook.attached.name != link) {
+                std::fs::remove_file(self.module.link(&link))
+                    .map_err(|error| format!("the hook of {link} can't be let go: {error}"))?;
+            }
+        }
+        Ok(swaps)
+    }
+
+    fn swap_back(&self, swapped: &[Hooked], former: Option<&Self>) {
+        for hook in swapped {
+            let name = &hook.attached.name;
+            let former =
+                former.and_then(|former| former.hooks.iter().find(|other| other.attached.name == *name));
+            let back = match former {
+                Some(former) => former.swap(&self.module).map(drop),
+                None => std::fs::remove_file(self.module.link(name)).map_err(|error| error.to_string()),
+            };
+            if let Err(problem) = back {
+                tracing::error!(
+                    program = name,
+                    problem,
+                    "a swap that failed half-way could not be undone"
+                );
+            }
+        }
+    }
+}
+
+impl Instance for EbpfInstance {
+    fn digest(&self) -> Digest {
+        self.loaded.digest
+    }
+
+    fn label(&self) -> &str {
+        &self.loaded.label
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.loaded.manifest
+    }
+
+    fn handle(&self, _request: Request<Body>) -> ResponseFuture {
+        Box::pin(std::future::ready(Err(Failure::NotRouted)))
+    }
+
+    fn engage(&self) {
+        self.loaded.state().wanted = true;
+        self.loaded.see_to();
+    }
+
+    fn dismiss(&self) {
+        self.loaded.state().dismissed = true;
+    }
+
+    fn readiness(&self) -> Readiness {
+        let state = self.loaded.state();
+        match &state.trouble {
+            _ if state.closed => Readiness::Closed,
+            Some(trouble) => Readiness::Failing(trouble.clone()),
+            None => Readiness::Ready,
+        }
+    }
+
+    fn tally(&self) -> Option<Tally> {
+        let pinned = self.loaded.pinned.as_ref()?;
+        if self.loaded.state().wanted {
+            self.loaded.see_to();
+        }
+        let reading = pinned.read().ok()?;
+        Some(pinned.counting.look(&reading))
+    }
+
+    fn complaint(&self) -> Option<String> {
+        let broken = self.loaded.pinned.as_ref()?.counting.broken()?;
+        self.loaded.state().excused.is_none().then_some(broken)
+    }
+
+    fn usage(&self) -> Usage {
+        let state = self.loaded.state();
+        let (wanted, retaken) = (state.wanted && !state.closed, state.retaken);
+        drop(state);
+        let runs = self.loaded.pinned.as_ref().map(Pinned::runs).unwrap_or_default();
+        Usage {
+            guest_time: runs.time,
+            instances: u64::from(wanted),
+            instances_started: 1 + retaken,
+            ..Usage::default()
+        }
+    }
+
+    fn close(&self, _deadline: Duration) -> BoxFuture<'static, Closed> {
+        let loaded = Arc::clone(&self.loaded);
+        Box::pin(async move {
+            // Removing a link waits for the programs that run.
+            let ended = spawn_blocking(move || loaded.end()).await;
+            if let Err(panic) = ended {
+                tracing::error!(%panic, "a version's end failed");
+            }
+            Closed::default()
+        })
+    }
+}

@@ -1,0 +1,36 @@
+//! eBPF objects as modules: their programs are loaded, pinned, and swapped at their hooks without a packet that neither
+//! version sees.
+//!
+//! Everything that must outlive the agent is a file under `bpffs/hotswap/NODE/MODULE/`: a link for each hook, the maps
+//! that versions carry on, and in a folder of each loaded version its programs. A swap is one update of a link, which
+//! names the program that it replaces. Whoever comes after an agent that was killed or replaced finds the links, and
+//! the programs in them, where they were.
+
+mod config;
+mod counting;
+mod hook;
+mod host;
+mod instance;
+mod load;
+mod object;
+mod pins;
+mod sys;
+
+pub use config::{BPFFS, EbpfHostConfig};
+pub use host::{EbpfHost, EbpfHostError, is_bpffs};
+pub use object::{Inspected, inspect};
+
+/// An error with what caused it, as a sentence's part.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some of them repeat their source.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

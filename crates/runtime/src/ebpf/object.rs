@@ -1,0 +1,196 @@
+//! What an object is made of, and whether its manifest tells the truth about it. No privilege is needed.
+
+use std::collections::BTreeMap;
+
+use aya_obj::generated::bpf_map_type;
+use aya_obj::maps::PinningType;
+use aya_obj::programs::{CgroupSkbAttachType, XdpAttachType};
+use aya_obj::{Object, ProgramSection};
+use hotswap_package::{Attached, Counter, Hook, Manifest};
+use object::Object as _;
+
+use super::told;
+
+/// Largest object, in bytes: the largest known ones have some hundred KiB.
+const OBJECT_BYTES_MAX: usize = 8 << 20;
+/// Where an object's license stands. Without it one that nobody gave would be assumed.
+const LICENSE_SECTION: &str = "license";
+
+/// What an object is made of.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// The license that the kernel is told.
+    pub license: String,
+    /// Programs that are attached.
+    pub programs: usize,
+    /// Its maps by name.
+    pub(super) maps: BTreeMap<String, Layout>,
+}
+
+/// What must be the same for a map to be carried on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) kind: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) entries_max: u32,
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match bpf_map_type::try_from(self.kind) {
+            Ok(kind) => format!("{kind:?}").replace("BPF_MAP_TYPE_", "").to_lowercase(),
+            Err(_) => format!("type {}", self.kind),
+        };
+        write!(
+            f,
+            "{kind} of {} entries with keys of {} and values of {} bytes",
+            self.entries_max, self.key_size, self.value_size
+        )
+    }
+}
+
+impl Layout {
+    /// Whether a value is kept for each processor.
+    pub(super) fn is_per_cpu(self) -> bool {
+        self.kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32
+    }
+
+    fn is_array(self) -> bool {
+        self.is_per_cpu() || self.kind == bpf_map_type::BPF_MAP_TYPE_ARRAY as u32
+    }
+}
+
+impl Inspected {
+    /// A sentence's part about it.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} program(s) and {} map(s), licensed {}, with BTF",
+            self.programs,
+            self.maps.len(),
+            self.license
+        )
+    }
+}
+
+/// Looks at an object as its manifest describes it.
+///
+/// # Errors
+/// What is wrong with it, in words that its author can act on.
+pub fn inspect(manifest: &Manifest, object: &[u8]) -> Result<Inspected, String> {
+    let ebpf = manifest.ebpf.as_ref().ok_or("the manifest has no [ebpf]")?;
+    if object.len() > OBJECT_BYTES_MAX {
+        let bytes = object.len();
+        return Err(format!(
+            "the object has {bytes} bytes; at most {OBJECT_BYTES_MAX}"
+        ));
+    }
+    // A copy of its own is aligned, as its structures must be.
+    let bytes = object.to_vec();
+    let parsed = Object::parse(&bytes).map_err(|error| format!("it is no eBPF object: {}", told(&error)))?;
+    if parsed.btf.is_none() {
+        return Err("the object has no BTF; compile it with -g".to_owned());
+    }
+    let license = parsed.license.to_string_lossy().into_owned();
+    let file = object::File::parse(&*bytes);
+    let has_license = file.is_ok_and(|file| file.section_by_name(LICENSE_SECTION).is_some());
+    if !has_license || license.is_empty() {
+        return Err(
+            "the object names no license; give one, such as char LICENSE[] SEC(\"license\") = \"GPL\""
+                .to_owned(),
+        );
+    }
+    for attached in &ebpf.programs {
+        look_at_program(attached, &parsed)?;
+    }
+    let mut maps = BTreeMap::new();
+    for (name, map) in &parsed.maps {
+        if map.pinning() == PinningType::ByName {
+            return Err(format!(
+                "the map {name} is pinned by the object; leave that out, and say carry = true in the manifest"
+            ));
+        }
+        let layout = Layout {
+            kind: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            entries_max: map.max_entries(),
+        };
+        maps.insert(name.clone(), layout);
+    }
+    for name in ebpf.maps.iter().map(|used| &used.name) {
+        layout_of(&maps, name)?;
+    }
+    for counter in &ebpf.counters {
+        look_at_counter(counter, layout_of(&maps, &counter.map)?)?;
+    }
+    Ok(Inspected {
+        license,
+        programs: ebpf.programs.len(),
+        maps,
+    })
+}
+
+fn layout_of(maps: &BTreeMap<String, Layout>, name: &str) -> Result<Layout, String> {
+    maps.get(name).copied().ok_or_else(|| {
+        let there = maps.keys().cloned().collect::<Vec<_>>().join(", ");
+        format!("the object has no map {name}; it has {there}")
+    })
+}
+
+fn look_at_program(attached: &Attached, object: &Object) -> Result<(), String> {
+    let (name, attach) = (&attached.name, attached.attach);
+    let Some(program) = object.programs.get(name) else {
+        let mut there: Vec<_> = object.programs.keys().cloned().collect();
+        there.sort();
+        let there = there.join(", ");
+        return Err(format!("the object has no program {name}; it has {there}"));
+    };
+    let (fits, section) = match (attach, &program.section) {
+        (Hook::Xdp, ProgramSection::Xdp { attach_type, .. }) => {
+            (matches!(attach_type, XdpAttachType::Interface), "xdp")
+        }
+        (Hook::Xdp, _) => (false, "xdp"),
+        (Hook::TcxIngress | Hook::TcxEgress, section) => {
+            (matches!(section, ProgramSection::SchedClassifier), "classifier")
+        }
+        (Hook::CgroupSkbIngress, ProgramSection::CgroupSkb { attach_type }) => (
+            matches!(attach_type, None | Some(CgroupSkbAttachType::Ingress)),
+            "cgroup_skb/ingress",
+        ),
+        (Hook::CgroupSkbEgress, ProgramSection::CgroupSkb { attach_type }) => (
+            matches!(attach_type, None | Some(CgroupSkbAttachType::Egress)),
+            "cgroup_skb/egress",
+        ),
+        (Hook::CgroupSkbIngress, _) => (false, "cgroup_skb/ingress"),
+        (Hook::CgroupSkbEgress, _) => (false, "cgroup_skb/egress"),
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "the program {name} is of section {:?}, and the manifest attaches it to {attach}; its section should be \
+         {section:?}",
+        program.section
+    ))
+}
+
+fn look_at_counter(counter: &Counter, layout: Layout) -> Result<(), String> {
+    let name = &counter.map;
+    let is_numbers = layout.value_size > 0 && layout.value_size.is_multiple_of(8);
+    if !layout.is_array() || layout.key_size != 4 || !is_numbers {
+        return Err(format!(
+            "the map {name} is a {layout}; counters are in an array or a per-CPU array whose values are numbers of 8 \
+             bytes"
+        ));
+    }
+    if counter.index >= layout.entries_max || counter.field >= layout.value_size / 8 {
+        return Err(format!(
+            "the counter of {} is number {} of value {} of the map {name}, which is a {layout}",
+            counter.counts.as_str(),
+            counter.field,
+            counter.index
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,494 @@
+//! eBPF programs at real hooks of this machine's kernel, in a network of the test's own: swapped under a flood, found
+//! again by a successor, refused with reasons, and gone without a trace.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotswap_core::ids::Digest;
+use hotswap_package::{Counts, Manifest, pack};
+use hotswap_runtime::ebpf::inspect;
+use hotswap_runtime::testing::namespace::{Wire, inside, sh};
+use hotswap_runtime::{
+    Artifact, EbpfHost, EbpfHostConfig, Grants, Instance, Launch, Readiness, Runtime as _, StartError,
+};
+
+const SWAPS: u32 = 1_000;
+const NODE: &str = "edge-1.example";
+const PINS: &str = "/sys/fs/bpf/hotswap/edge-1+example/packet-limiter";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn example(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../modules/ebpf/packet-limiter")
+        .join(version)
+}
+
+fn artifact(version: &str) -> Artifact {
+    pack(&example(version)).unwrap().into()
+}
+
+fn host(wire: &Wire) -> EbpfHost {
+    let grants = Grants {
+        variables: [("UPLINK".to_owned(), wire.name.clone())].into(),
+        ..Grants::default()
+    };
+    EbpfHost::new(EbpfHostConfig::new(grants)).unwrap()
+}
+
+async fn started(host: &EbpfHost, artifact: Artifact) -> Result<Arc<dyn Instance>, StartError> {
+    let prepared = host.prepare(artifact).await.unwrap();
+    prepared
+        .start(Launch {
+            node: Some(NODE.to_owned()),
+            ..Launch::default()
+        })
+        .await
+}
+
+async fn gone(instances: &[&Arc<dyn Instance>]) {
+    for instance in instances {
+        instance.dismiss();
+        instance.close(Duration::ZERO).await;
+    }
+    assert!(!Path::new(PINS).exists(), "{}", sh(&format!("find {PINS}")));
+    assert!(!Path::new("/sys/fs/bpf/hotswap").exists());
+}
+
+fn counted(instance: &Arc<dyn Instance>) -> u64 {
+    instance.tally().unwrap().requests
+}
+
+#[track_caller]
+fn eventually(what: &str, is: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The link that is pinned, with the program in it.
+fn link() -> (u64, u64) {
+    let link = sh(&format!("bpftool -j link show pinned {PINS}/links/limit"));
+    let link: serde_json::Value = serde_json::from_str(&link).unwrap();
+    let number = |key: &str| link[key].as_u64().unwrap_or_else(|| panic!("{link}"));
+    (number("id"), number("prog_id"))
+}
+
+/// Whether the kernel has a link of that number.
+fn is_link(id: u64) -> bool {
+    sh("bpftool link show")
+        .lines()
+        .any(|line| line.starts_with(&format!("{id}: ")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_packet_is_unseen_while_versions_are_swapped_under_a_flood() {
+    if !inside("no_packet_is_unseen_while_versions_are_swapped_under_a_flood") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let old = started(&host, artifact("1.0.0")).await.unwrap();
+    let new = started(&host, artifact("1.1.0")).await.unwrap();
+    old.engage();
+    assert_eq!(old.readiness(), Readiness::Ready);
+    let flood = wire.flood(None);
+    let mut took = Vec::new();
+    for swap in 0..SWAPS {
+        let next = if swap % 2 == 0 { &new } else { &old };
+        let begun = Instant::now();
+        next.engage();
+        took.push(begun.elapsed());
+        assert_eq!(next.readiness(), Readiness::Ready, "swap {swap}");
+    }
+    let sent = flood.stop();
+    eventually("not all packets were counted", || {
+        counted(&old) + counted(&new) >= sent
+    });
+    let (by_old, by_new) = (counted(&old), counted(&new));
+    took.sort();
+    println!(
+        "{SWAPS} swaps during {sent} packets: {by_old} seen by 1.0.0, {by_new} by 1.1.0, {} unseen; a swap takes {:?} \
+         (p50), {:?} (p99)",
+        sent - (by_old + by_new).min(sent),
+        took[took.len() / 2],
+        took[took.len() * 99 / 100],
+    );
+    assert_eq!(by_old + by_new, sent);
+    assert!(by_old > 0 && by_new > 0);
+    // One map went through all of it.
+    let totals = std::fs::metadata(format!("{PINS}/maps/totals"));
+    assert!(totals.is_ok());
+    gone(&[&old, &new]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_at_the_hook_outlives_the_host_and_is_found_again() {
+    if !inside("what_is_at_the_hook_outlives_the_host_and_is_found_again") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let first = host(&wire);
+    let (old, new) = (
+        started(&first, artifact("1.0.0")).await.unwrap(),
+        started(&first, artifact("1.1.0")).await.unwrap(),
+    );
+    old.engage();
+    new.engage();
+    let flood = wire.flood(Some(2_000));
+    eventually("nothing is counted", || counted(&new) > 100);
+    let before = link();
+    // As a process that is killed: nobody says anything.
+    std::mem::forget((old, new, first));
+    let sent = flood.sent();
+    eventually("the flood stopped", || flood.sent() > sent + 200);
+    let second = host(&wire);
+    let new = started(&second, artifact("1.1.0")).await.unwrap();
+    new.engage();
+    assert_eq!(link(), before, "the same link, the same program");
+    eventually("nothing is counted", || counted(&new) > 100);
+    // Its standby's pins were nobody's any more.
+    let standby: Digest = artifact("1.0.0").digest;
+    let folder = format!("{PINS}/{}", standby.to_string().trim_start_matches("sha256:"));
+    assert!(!Path::new(&folder).exists());
+    let old = started(&second, artifact("1.0.0")).await.unwrap();
+    old.engage();
+    let after = link();
+    assert_eq!(after.0, before.0, "a way back is one update of the link");
+    assert_ne!(after.1, before.1);
+    drop(flood);
+    // An end of the process in order leaves all in place, too.
+    for instance in [&old, &new] {
+        instance.close(Duration::ZERO).await;
+    }
+    assert_eq!(link(), after);
+    let third = host(&wire);
+    let old = started(&third, artifact("1.0.0")).await.unwrap();
+    old.engage();
+    assert_eq!(link(), after);
+    assert!(is_link(after.0));
+    gone(&[&old]).await;
+    eventually("the link is left", || !is_link(after.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_is_lost_is_told_and_taken_again() {
+    if !inside("a_hook_that_is_lost_is_told_and_taken_again") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let instance = started(&host, artifact("1.0.0")).await.unwrap();
+    instance.engage();
+    let pin = format!("{PINS}/links/limit");
+    std::fs::remove_file(&pin).unwrap();
+    instance.tally();
+    assert_eq!(instance.readiness(), Readiness::Ready);
+    assert!(Path::new(&pin).exists());
+    sh("ip link del hs1");
+    instance.tally();
+    let Readiness::Failing(why) = instance.readiness() else {
+        panic!("it has no interface")
+    };
+    assert!(why.contains("this node has no interface hs1"), "{why}");
+    let wire = Wire::new(1);
+    instance.tally();
+    assert_eq!(instance.readiness(), Readiness::Ready);
+    let flood = wire.flood(Some(2_000));
+    eventually("nothing is counted", || counted(&instance) > 100);
+    drop(flood);
+
+    // Somebody else's program is not taken away.
+    instance.dismiss();
+    instance.close(Duration::ZERO).await;
+    let object = example("1.0.0").join("packet-limiter.o");
+    sh(&format!(
+        "bpftool prog load {} /sys/fs/bpf/other && bpftool net attach xdp pinned /sys/fs/bpf/other dev hs1",
+        object.display()
+    ));
+    let instance = started(&host, artifact("1.0.0")).await.unwrap();
+    instance.engage();
+    let Readiness::Failing(why) = instance.readiness() else {
+        panic!("the hook is another's")
+    };
+    assert!(
+        why.contains("another program is there, which has to leave first"),
+        "{why}"
+    );
+    gone(&[&instance]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_drops_what_it_should_pass_is_found_by_its_counters() {
+    if !inside("a_version_that_drops_what_it_should_pass_is_found_by_its_counters") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let good = started(&host, artifact("1.1.0")).await.unwrap();
+    let bad = started(&host, artifact("1.2.0")).await.unwrap();
+    good.engage();
+    let flood = wire.flood(Some(5_000));
+    eventually("nothing is counted", || counted(&good) > 5_000);
+    assert_eq!(good.complaint(), None);
+    assert_eq!(good.tally().unwrap().drops, 0);
+    let begun = Instant::now();
+    bad.engage();
+    eventually("nothing is held against it", || {
+        bad.tally();
+        bad.complaint().is_some()
+    });
+    let (why, tally) = (bad.complaint().unwrap(), bad.tally().unwrap());
+    println!(
+        "found after {:?}: {why}; {} of {} dropped so far",
+        begun.elapsed(),
+        tally.drops,
+        tally.requests
+    );
+    assert!(
+        why.starts_with("drops were ") && why.ends_with("the manifest allows 20.0 %"),
+        "{why}"
+    );
+    good.engage();
+    drop(flood);
+    gone(&[&good, &bad]).await;
+}
+
+const SOURCE: &str = r#"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, ENTRIES); __type(key, __u32); __type(value, __u64); } seen SEC(".maps");
+SEC(SECTION) int look(void *ctx) {
+    __u32 only = 0;
+    __u64 *count = bpf_map_lookup_elem(&seen, &only);
+    CHECK
+    __sync_fetch_and_add(count, 1);
+    return VERDICT;
+}
+char LICENSE[] SEC("license") = "GPL";
+"#;
+
+/// A release of a small object, or nothing where there is no compiler.
+fn compiled(version: &str, attach: &str, defines: &[&str]) -> Option<Artifact> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("look.bpf.c"), SOURCE).unwrap();
+    let clang = ["clang-14", "clang"].into_iter().find_map(|clang| {
+        let include = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
+        let mut command = std::process::Command::new(clang);
+        command.args([
+            "-O2",
+            "-g",
+            "-target",
+            "bpf",
+            &include,
+            "-c",
+            "look.bpf.c",
+            "-o",
+            "look.o",
+        ]);
+        command.args(defines.iter().map(|define| format!("-D{define}")));
+        command.current_dir(dir.path()).output().ok()
+    });
+    let Some(ran) = clang.filter(|ran| ran.status.success()) else {
+        println!("left out: objects of this test's own, which need clang and libbpf's headers");
+        return None;
+    };
+    drop(ran);
+    let manifest = format!(
+        "name = \"packet-limiter\"\nversion = \"{version}\"\nkind = \"ebpf\"\nentry = \"look.o\"\n[ebpf]\n\
+         [[ebpf.programs]]\nname = \"look\"\n{attach}\n[[ebpf.maps]]\nname = \"seen\"\ncarry = true\n\
+         [[ebpf.counters]]\ncounts = \"requests\"\nmap = \"seen\"\n"
+    );
+    std::fs::write(dir.path().join("module.toml"), manifest).unwrap();
+    Some(pack(dir.path()).unwrap().into())
+}
+
+const CHECKED: &str = "CHECK=if (!count) return VERDICT;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_hooks_are_swapped_in_one_step_too() {
+    if !inside("other_hooks_are_swapped_in_one_step_too") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let mut hooks = vec![
+        (
+            "\"classifier\"",
+            "attach = \"tcx-ingress\"\ninterface = \"hs1\"".to_owned(),
+            "-1",
+        ),
+        (
+            "\"classifier\"",
+            "attach = \"tcx-egress\"\ninterface = \"hs1p\"".to_owned(),
+            "-1",
+        ),
+    ];
+    let cgroup = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .into_iter()
+        .find(|path| Path::new(path).join("cgroup.controllers").exists());
+    let group = cgroup.map(|root| format!("{root}/hotswap-test-{}", std::process::id()));
+    match &group {
+        Some(group) if std::fs::create_dir(group).is_ok() => {
+            std::fs::write(format!("{group}/cgroup.procs"), std::process::id().to_string()).unwrap();
+            hooks.push((
+                "\"cgroup_skb/egress\"",
+                format!("attach = \"cgroup-skb-egress\"\ncgroup = \"{group}\""),
+                "1",
+            ));
+        }
+        _ => println!("left out: cgroup-skb, which needs a control group (v2) that can be made"),
+    }
+    for (section, attach, verdict) in hooks {
+        let (section, verdict) = (format!("SECTION={section}"), format!("VERDICT={verdict}"));
+        let defines = [section.as_str(), verdict.as_str(), "ENTRIES=1", CHECKED];
+        let (Some(one), Some(two)) = (
+            compiled("1.0.0", &attach, &defines),
+            compiled("1.1.0", &attach, &defines),
+        ) else {
+            return;
+        };
+        let host = host(&wire);
+        let (one, two) = (
+            started(&host, one).await.unwrap(),
+            started(&host, two).await.unwrap(),
+        );
+        one.engage();
+        assert_eq!(one.readiness(), Readiness::Ready, "{attach}");
+        let flood = wire.flood(None);
+        let mut took = Vec::new();
+        for swap in 0..200 {
+            let begun = Instant::now();
+            if swap % 2 == 0 { &two } else { &one }.engage();
+            took.push(begun.elapsed());
+        }
+        let sent = flood.stop();
+        eventually("not all packets were counted", || {
+            counted(&one) + counted(&two) >= sent
+        });
+        took.sort();
+        println!(
+            "{}: 200 swaps during {sent} packets, all counted; a swap takes {:?} (p50), {:?} (p99)",
+            attach.lines().next().unwrap(),
+            took[100],
+            took[198]
+        );
+        assert_eq!(counted(&one) + counted(&two), sent, "{attach}");
+        gone(&[&one, &two]).await;
+    }
+    if let (Some(root), Some(group)) = (cgroup, group) {
+        let _ = std::fs::write(format!("{root}/cgroup.procs"), std::process::id().to_string());
+        let _ = std::fs::remove_dir(group);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_is_refused_with_the_kernels_words() {
+    if !inside("what_does_not_fit_is_refused_with_the_kernels_words") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let attach = "attach = \"xdp\"\ninterface = \"hs1\"";
+    let defines = ["SECTION=\"xdp\"", "VERDICT=2", "ENTRIES=1"];
+    let good = compiled("1.0.0", attach, &[&defines[..], &[CHECKED]].concat());
+    let unsafe_one = compiled(
+        "1.1.0",
+        attach,
+        &[&defines[..], &["CHECK=count = (void *)42;"]].concat(),
+    );
+    let wider = compiled(
+        "1.2.0",
+        attach,
+        &["SECTION=\"xdp\"", "VERDICT=2", "ENTRIES=2", CHECKED],
+    );
+    let (Some(good), Some(unsafe_one), Some(wider)) = (good, unsafe_one, wider) else {
+        return;
+    };
+    let refused = |result: Result<Arc<dyn Instance>, StartError>| match result {
+        Ok(_) => panic!("it is loaded"),
+        Err(error) => error.to_string(),
+    };
+    let why = refused(started(&host, unsafe_one.clone()).await);
+    assert!(why.contains("the kernel refused the program look"), "{why}");
+    assert!(why.contains("misaligned access off 42"), "{why}");
+    assert!(!Path::new(PINS).exists(), "a refused version leaves nothing");
+    // In a check nothing is pinned or attached.
+    let checks = EbpfHost::new(EbpfHostConfig::for_checks()).unwrap();
+    let prepared = checks.prepare(unsafe_one).await.unwrap();
+    assert!(prepared.start(Launch::default()).await.is_err());
+    let tried = checks
+        .prepare(good.clone())
+        .await
+        .unwrap()
+        .start(Launch::default())
+        .await
+        .unwrap();
+    assert!(!Path::new("/sys/fs/bpf/hotswap").exists());
+    tried.close(Duration::ZERO).await;
+
+    let one = started(&host, good).await.unwrap();
+    one.engage();
+    let why = refused(started(&host, wider).await);
+    assert!(
+        why.contains("the map seen is carried on, and its layout differs: it is a array of 1 entries")
+            && why.contains("this version has a array of 2 entries"),
+        "{why}"
+    );
+    assert_eq!(one.readiness(), Readiness::Ready);
+    gone(&[&one]).await;
+    let nowhere = EbpfHost::new(EbpfHostConfig::new(Grants::default())).unwrap();
+    let why = refused(started(&nowhere, artifact("1.0.0")).await);
+    assert!(why.contains("the variable UPLINK"), "{why}");
+}
+
+#[test]
+fn a_manifest_that_does_not_tell_the_truth_about_its_object_is_refused() {
+    let package = pack(&example("1.1.0")).unwrap();
+    let object = package.artifact.to_vec();
+    let refused = |change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = package.manifest.clone();
+        change(&mut manifest);
+        inspect(&manifest, &object).unwrap_err()
+    };
+    let whole = inspect(&package.manifest, &object).unwrap();
+    assert_eq!(whole.license, "Dual MIT/GPL");
+    let why = refused(&|manifest| "limits".clone_into(&mut manifest.ebpf.as_mut().unwrap().programs[0].name));
+    assert_eq!(why, "the object has no program limits; it has limit");
+    let why = refused(&|manifest| {
+        manifest.ebpf.as_mut().unwrap().programs[0].attach = hotswap_package::Hook::TcxIngress;
+    });
+    assert!(why.contains("its section should be \"classifier\""), "{why}");
+    let why = refused(&|manifest| "total".clone_into(&mut manifest.ebpf.as_mut().unwrap().maps[0].name));
+    assert_eq!(why, "the object has no map total; it has buckets, totals");
+    let why = refused(&|manifest| manifest.ebpf.as_mut().unwrap().counters[0].field = 4);
+    assert!(
+        why.contains("the counter of requests is number 4 of value 0 of the map totals"),
+        "{why}"
+    );
+    let why = refused(&|manifest| "buckets".clone_into(&mut manifest.ebpf.as_mut().unwrap().counters[0].map));
+    assert!(
+        why.contains("counters are in an array or a per-CPU array"),
+        "{why}"
+    );
+    assert_eq!(
+        package.manifest.ebpf.as_ref().unwrap().counters[1].counts,
+        Counts::Drops
+    );
+    let mut unlicensed = object.clone();
+    let names: Vec<_> = (0..object.len() - 9)
+        .filter(|at| object[*at..].starts_with(b"\0license\0"))
+        .collect();
+    names.iter().for_each(|at| unlicensed[at + 1] = b'L');
+    assert!(
+        inspect(&package.manifest, &unlicensed)
+            .unwrap_err()
+            .contains("names no license")
+    );
+    assert!(
+        inspect(&package.manifest, &object[..200])
+            .unwrap_err()
+            .contains("it is no eBPF object")
+    );
+}
