@@ -55,7 +55,11 @@ impl Server {
             .arg(&environments)
             .arg("--admin-password-file")
             .arg(&password)
-            .args(["--no-rate-limit-on-loopback", "--allow-unsigned"]);
+            .args([
+                "--no-rate-limit-on-loopback",
+                "--allow-unsigned",
+                "--plain-agents",
+            ]);
         let began = Instant::now();
         let mut child = Child::start(&mut command, &log)?;
         child.listens(http, &log).await?;

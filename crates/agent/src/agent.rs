@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ConfigError};
+use crate::credential::{self, Credential, CredentialError};
 use crate::disk::{Folder, FolderError, Found, LedgerError, LedgerFile, PackageStore, StoreError};
 use crate::driver::{Booted, Driver, HealthMeter, LedgerWriter, Left, Parts, Stats, Totals};
 use crate::fetch::Packages;
@@ -27,7 +28,7 @@ use crate::machine;
 use crate::meter::Meter;
 use crate::metrics::{self, Line, Shown};
 use crate::secrets::Secrets;
-use crate::session;
+use crate::session::{self, Way};
 use crate::spans::{NodeSpans, RequestSpans};
 
 /// How long the ingress waits with its first answer for what was served before to be served again.
@@ -60,6 +61,9 @@ pub enum AgentError {
     /// The trust file.
     #[error("failed to read who is trusted")]
     Trust(#[from] PolicyError),
+    /// The node's certificate, or what it joins by.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// The packages.
     #[error(transparent)]
     Packages(#[from] StoreError),
@@ -209,11 +213,16 @@ impl Agent {
         config.validate()?;
         config.gate.check()?;
         warn_of_gate(&config);
-        let channel = session::channel(config.server_uri()?);
         let (folder, found, file, store) = {
             let (path, node) = (config.data_dir.clone(), config.node.clone());
             let opened = tokio::task::spawn_blocking(move || open(&path, &node)).await;
             opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?
+        };
+        // Only now: a predecessor may have renewed the certificate until it left the folder.
+        let credential = Credential::open(&config)?;
+        let way = Way {
+            channel: credential::channel(config.server_uri()?, credential.as_ref()),
+            credential,
         };
         for damage in &found.damage {
             tracing::error!(node = %config.node, "{damage}");
@@ -288,7 +297,7 @@ impl Agent {
                 secrets: Secrets::new(config.secrets.clone()),
                 line,
                 spans: NodeSpans::new(config.node.to_string(), spans.clone()),
-                packages: Arc::new(Packages::new(store, channel.clone())),
+                packages: Arc::new(Packages::new(store, way.channel.clone())),
                 runtimes,
             },
             booted,
@@ -356,7 +365,7 @@ impl Agent {
             at_end,
             metrics,
             exporting,
-            session: Task(tokio::spawn(session::run(channel, events, stop_session.clone()))),
+            session: Task(tokio::spawn(session::run(way, events, stop_session.clone()))),
             ingress: Task(serving),
             driver: Task(driving),
             stop_ingress,

@@ -1,7 +1,7 @@
 //! What an agent is told by its operator.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use hotswap_core::ids::{EnvName, NodeId};
 use hotswap_core::report::LABELS_MAX;
 use hotswap_telemetry::otlp::OtlpConfig;
 use hotswap_trust::Gate;
+
+use crate::credential::JoinSource;
 
 /// Longest label key or value, in characters.
 const LABEL_LEN_MAX: usize = 128;
@@ -24,8 +26,12 @@ pub struct AgentConfig {
     pub environment: EnvName,
     /// Labels, such as a zone: cohorts are spread over them.
     pub labels: BTreeMap<String, String>,
-    /// The server's address for agents, as `http://HOST:PORT`.
+    /// The server's address for agents, as `https://HOST:PORT`; as `http://` without TLS, on this machine only.
     pub server: String,
+    /// What to get a certificate by where the data folder holds none that is taken.
+    pub join: Option<JoinSource>,
+    /// The authority that the server's certificate must be by, in PEM, instead of the one that the join token names.
+    pub ca: Option<PathBuf>,
     /// Where the ledger and the packages are kept. One agent at a time uses a folder.
     pub data_dir: PathBuf,
     /// Where the ingress listens; port 0 picks a free one.
@@ -63,7 +69,7 @@ pub struct TraceConfig {
 pub enum ConfigError {
     /// The server's address.
     #[error(
-        "`server` is {given:?}: {why}; it should be the server's address for agents, as http://10.0.0.1:7071"
+        "`server` is {given:?}: {why}; it should be the server's address for agents, as https://10.0.0.1:5002"
     )]
     Server {
         /// What it is.
@@ -110,6 +116,8 @@ impl AgentConfig {
             environment,
             labels: BTreeMap::new(),
             server: server.into(),
+            join: None,
+            ca: None,
             data_dir: data_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             metrics: None,
@@ -179,8 +187,9 @@ impl AgentConfig {
             .parse()
             .map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
         match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(wrong("this agent speaks plain HTTP/2 only")),
+            Some("https") => {}
+            Some("http") if uri.host().is_some_and(is_this_machine) => {}
+            Some("http") => return Err(wrong("without TLS only a server on this machine is spoken to")),
             _ => return Err(wrong("it has no scheme")),
         }
         if uri
@@ -194,6 +203,14 @@ impl AgentConfig {
         }
         Ok(uri)
     }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -221,9 +238,9 @@ mod tests {
             "",
             "127.0.0.1:7071",
             "ftp://x",
-            "https://x:1",
-            "http://",
-            "http://x:1/agents",
+            "http://10.0.0.1:1",
+            "https://",
+            "https://x:1/agents",
             "http://x y",
         ] {
             let config = AgentConfig {
@@ -232,7 +249,7 @@ mod tests {
             };
             let message = config.validate().unwrap_err().to_string();
             assert!(
-                message.starts_with("`server` is ") && message.contains("as http://"),
+                message.starts_with("`server` is ") && message.contains("as https://"),
                 "{message}"
             );
         }

@@ -9,6 +9,7 @@ pub mod meter;
 mod admit;
 mod agent;
 mod config;
+mod credential;
 mod disk;
 mod driver;
 mod fetch;
@@ -22,6 +23,7 @@ pub mod takeover;
 
 pub use agent::{Agent, AgentError, Retired, RunningAgent};
 pub use config::{AgentConfig, ConfigError, TraceConfig};
+pub use credential::{CredentialError, JoinSource};
 pub use disk::{FolderError, LedgerError, StoreError};
 pub use driver::Stats;
 pub use spans::RequestSpans;

@@ -1,25 +1,24 @@
 //! The session with the server: it is there, or it is being tried again. Nothing on the node waits for it.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hotswap_core::time::Millis;
 use hotswap_wire::pb::agent_service_client::AgentServiceClient;
 use hotswap_wire::{MESSAGE_BYTES_MAX, ServerMessage, pb};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+use crate::credential::{CONNECT_TIME_MAX, Credential};
 
 /// Reports under way to the server at once; then the next one waits and takes in what happens meanwhile.
 const REPORTS_QUEUED_MAX: usize = 4;
 /// Messages of the server that wait for the driver.
 pub(crate) const EVENTS_QUEUED_MAX: usize = 64;
-/// Longest time for a connection, and for the server's first answer.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// A line that carried nothing for so long is asked whether it stands.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
-/// How long an answer to that may take.
-const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(10);
 /// First and longest wait before another try; each is drawn between half of it and all of it.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 /// A session that stood for so long was a good one: the next try is soon.
@@ -36,25 +35,30 @@ pub(crate) enum SessionEvent {
     Closed,
 }
 
-/// A line to the server that is made when it is needed, and again when it broke.
-pub(crate) fn channel(server: http::Uri) -> Channel {
-    Endpoint::from(server)
-        .connect_timeout(CONNECT_TIME_MAX)
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_TIME_MAX)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect_lazy()
+/// A line to the server, and who this node is on it; `None` without TLS.
+#[derive(Clone)]
+pub(crate) struct Way {
+    pub(crate) channel: Channel,
+    pub(crate) credential: Option<Arc<Credential>>,
 }
 
-/// Keeps a session up until it is cancelled.
-pub(crate) async fn run(channel: Channel, events: mpsc::Sender<SessionEvent>, stop: CancellationToken) {
+impl Way {
+    fn told(&self, status: &tonic::Status) -> String {
+        match &self.credential {
+            Some(credential) => credential.told(status),
+            None => told(status),
+        }
+    }
+}
+
+/// Keeps a session up until it is cancelled, and the certificate that it stands on.
+pub(crate) async fn run(way: Way, events: mpsc::Sender<SessionEvent>, stop: CancellationToken) {
     let mut tries: u32 = 0;
     loop {
         let began = Instant::now();
         let ended = tokio::select! {
             () = stop.cancelled() => return,
-            ended = one_session(channel.clone(), &events) => ended,
+            ended = one_session(&way, &events) => ended,
         };
         if events.send(SessionEvent::Closed).await.is_err() {
             return;
@@ -83,20 +87,25 @@ struct Ended {
     why: String,
 }
 
-async fn one_session(channel: Channel, events: &mpsc::Sender<SessionEvent>) -> Ended {
+async fn one_session(way: &Way, events: &mpsc::Sender<SessionEvent>) -> Ended {
     let mut heard = false;
     let ended = |heard, why: String| Ended { heard, why };
+    if let Some(credential) = &way.credential
+        && let Err(why) = credential.ready().await
+    {
+        return ended(heard, why);
+    }
     let (reports, outgoing) = mpsc::channel(REPORTS_QUEUED_MAX);
     if events.send(SessionEvent::Opening(reports)).await.is_err() {
         return ended(heard, "the agent is stopping".to_owned());
     }
-    let mut client = AgentServiceClient::new(channel)
+    let mut client = AgentServiceClient::new(way.channel.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let opening = timeout(CONNECT_TIME_MAX, client.session(ReceiverStream::new(outgoing)));
     let mut incoming = match opening.await {
         Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => return ended(heard, told(&status)),
+        Ok(Err(status)) => return ended(heard, way.told(&status)),
         Err(_) => {
             return ended(
                 heard,
@@ -104,13 +113,20 @@ async fn one_session(channel: Channel, events: &mpsc::Sender<SessionEvent>) -> E
             );
         }
     };
+    let mut renewals = Renewals::new(way);
     loop {
-        let message = match incoming.message().await {
-            Ok(Some(message)) => message.read(),
-            Ok(None) => return ended(heard, "the server ended it".to_owned()),
-            Err(status) => return ended(heard, told(&status)),
+        let message = tokio::select! {
+            () = renewals.go_on() => continue,
+            message = incoming.message() => match message {
+                Ok(Some(message)) => message.read(),
+                Ok(None) => return ended(heard, "the server ended it".to_owned()),
+                Err(status) => return ended(heard, way.told(&status)),
+            },
         };
         heard = true;
+        if let Ok(Some(ServerMessage::Settings(settings))) = &message {
+            renewals.due_in(settings.renew_in);
+        }
         match message {
             Ok(None) => {}
             Ok(Some(message)) => {
@@ -123,8 +139,47 @@ async fn one_session(channel: Channel, events: &mpsc::Sender<SessionEvent>) -> E
     }
 }
 
+/// A certificate's renewals beside a session: by its own line, and without an end to it.
+struct Renewals<'a> {
+    way: &'a Way,
+    due: Option<Instant>,
+    under_way: Option<Pin<Box<dyn Future<Output = Duration> + Send>>>,
+}
+
+impl<'a> Renewals<'a> {
+    fn new(way: &'a Way) -> Self {
+        Self {
+            way,
+            due: None,
+            under_way: None,
+        }
+    }
+
+    fn due_in(&mut self, renew_in: Option<Millis>) {
+        self.due = renew_in.map(|renew_in| Instant::now() + Duration::from_millis(renew_in.0));
+    }
+
+    /// The next step, once it is due. Safe to give up and call again.
+    async fn go_on(&mut self) {
+        if let Some(renewal) = &mut self.under_way {
+            let again_in = renewal.await;
+            self.under_way = None;
+            self.due = Some(Instant::now() + again_in);
+            return;
+        }
+        match (self.due, &self.way.credential) {
+            (Some(due), Some(credential)) => {
+                tokio::time::sleep_until(due).await;
+                let renewal = Arc::clone(credential).renew(self.way.channel.clone());
+                self.under_way = Some(Box::pin(renewal));
+            }
+            _ => std::future::pending().await,
+        }
+    }
+}
+
 /// A status with its causes, which hold what the network said.
-fn told(status: &tonic::Status) -> String {
+pub(crate) fn told(status: &tonic::Status) -> String {
     let mut text = format!("{:?}: {}", status.code(), status.message());
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {

@@ -217,7 +217,7 @@ impl Fleet {
             std::fs::set_permissions(&password, Permissions::from_mode(0o600))?;
             command.extend(["--admin-password-file".to_owned(), text(&password)?]);
         }
-        for flag in ["--no-rate-limit-on-loopback", UNSIGNED] {
+        for flag in ["--no-rate-limit-on-loopback", "--plain-agents", UNSIGNED] {
             command.extend(offered.contains(flag).then(|| flag.to_owned()));
         }
         let server = component("server", data, http, command, clock("server")?);

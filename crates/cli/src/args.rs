@@ -22,7 +22,7 @@ use crate::problem::Problem;
 
 pub(crate) use config::{Config, Layers};
 pub(crate) use deployments::{Clusters, Decision, Deploy, Deployments, One, Replay, Watched, Webhooks};
-pub(crate) use fleet::{NodeCommand, Nodes};
+pub(crate) use fleet::{JoinToken, NodeCommand, Nodes};
 pub(crate) use modules::{BeginKind, Identity, Lang, Module, Push, Verify};
 pub(crate) use people::{Audit, AuditList, Context, Key, Login, Token, User};
 pub(crate) use processes::{Agent, Backup, Demo, Doctor, Restore, Server};
@@ -218,7 +218,7 @@ pub(crate) enum Command {
   hotswap clusters
   hotswap clusters production")]
     Clusters(Clusters),
-    /// List the nodes and what they run; show, label, drain, move or remove one
+    /// List the nodes and what they run; let one join, show, label, drain, move, revoke or remove one
     #[command(after_help = "Examples:
   hotswap nodes --env Production
   hotswap nodes drain web-1 --reason 'a new disk' --wait")]
@@ -336,8 +336,10 @@ pub(crate) enum Command {
     Server(Server),
     /// Run a node
     #[command(after_help = "Examples:
-  hotswap agent --node web-1 --environment Production --label zone=a --trust hotswap-trust/trust.toml
-  hotswap agent --node web-1 --environment QA --server http://127.0.0.1:5002 --data ./web-1 --ingress 127.0.0.1:8080
+  hotswap agent --node web-1 --environment Production --server https://10.0.0.7:5002 --join-token-file join.token
+  hotswap agent --node web-1 --environment QA --label zone=a --trust hotswap-trust/trust.toml --data ./web-1
+
+The join token is needed once: with it the node gets a certificate of its own, which it renews by itself.
 
 Upgrade in place: replace the binary, then `kill -USR2 PID` (or start the same command with --takeover). The new process
 gets the listening socket, and the old one ends when the new one serves all that was served; else it stays.")]

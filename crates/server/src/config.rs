@@ -14,6 +14,9 @@ use parking_lot::RwLock;
 
 use crate::access::AccessConfig;
 use crate::api::RateLimits;
+use crate::enrolment::NODE_CERTIFICATE_LIFETIME;
+#[cfg(doc)]
+use crate::enrolment::NODE_CERTIFICATE_LIFETIMES;
 use crate::notify::{Pauses, Webhook};
 use crate::tls::TlsConfig;
 
@@ -28,6 +31,10 @@ pub struct ServerConfig {
     pub tls: TlsConfig,
     /// Where agents connect (gRPC). Port 0 picks a free one.
     pub agents: SocketAddr,
+    /// Whether agents connect without TLS and are believed whoever they say they are: on loopback only.
+    pub plain_agents: bool,
+    /// How long nodes' certificates hold, within [`NODE_CERTIFICATE_LIFETIMES`].
+    pub node_certificate_lifetime: Duration,
     /// The fleet's environments, in order. `None` leaves those of the log, or makes the four default ones.
     pub environments: Option<Vec<Environment>>,
     /// How often agents report at least.
@@ -100,6 +107,8 @@ impl ServerConfig {
             http: SocketAddr::from(([127, 0, 0, 1], 5000)),
             tls: TlsConfig::default(),
             agents: SocketAddr::from(([127, 0, 0, 1], 5002)),
+            plain_agents: false,
+            node_certificate_lifetime: NODE_CERTIFICATE_LIFETIME,
             environments: None,
             heartbeat: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(120),

@@ -13,6 +13,7 @@ pub mod checks;
 pub mod clock;
 pub mod config;
 pub mod driver;
+pub mod enrolment;
 pub mod feed;
 pub mod fleet;
 pub mod notify;

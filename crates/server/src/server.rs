@@ -12,11 +12,10 @@ use hotswap_core::time::Millis;
 use hotswap_runtime::Runtimes;
 use hotswap_telemetry::metrics::{MetricsExporter, MetricsOtlpError};
 use hotswap_telemetry::otlp::{Exporter, OtlpError};
-use hotswap_transport::ConfigError;
+use hotswap_transport::{Authority, AuthorityError, ConfigError, IdentityError};
 use hotswap_trust::{Gate, PolicyError};
 use parking_lot::RwLock;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,12 +25,15 @@ use crate::checks::Checks;
 use crate::clock::millis;
 use crate::config::{Grant, Grants, ServerConfig};
 use crate::driver::{self, DriverError, DriverParts, World};
+use crate::enrolment::{self, AUTHORITY_FOLDER, Credentials, Enrolment, NODE_CERTIFICATE_LIFETIMES};
 use crate::feed::Feed;
-use crate::fleet::Fleet;
+use crate::fleet::{self, Door, Fleet, keep_certificate};
 use crate::notify::{Notifier, NotifierParts, Pauses, Webhook, WebhookError};
 use crate::registry::{Collector, Registry};
 use crate::sight::{Alarms, Metrics, Series, SightDb, SightError, Tracer, journal};
-use crate::store::{AccessStore, Answer, EVENTS_FORGOTTEN_MAX, SqliteStore, Store, StoreError};
+use crate::store::{
+    AccessStore, Answer, EVENTS_FORGOTTEN_MAX, EnrolmentStore, SqliteStore, Store, StoreError,
+};
 use crate::tls::{ApiCertificate, CertificateError, PlainBeyondLoopback, refused};
 
 /// An agent that says nothing is asked this often whether it is there, and given up after as long again.
@@ -97,6 +99,30 @@ pub enum StartError {
     /// The log can't be recovered.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// The fleet's authority.
+    #[error("the fleet's authority can't be used")]
+    Authority(#[from] AuthorityError),
+    /// The server's certificate for agents.
+    #[error("the server's certificate for agents can't be used")]
+    AgentsCertificate(#[from] IdentityError),
+    /// Plain agents from elsewhere.
+    #[error(
+        "agents without TLS are taken on this machine alone, and {addr} is reached from elsewhere; leave --plain-agents \
+         out, or give a loopback address"
+    )]
+    PlainAgents {
+        /// Where agents connect.
+        addr: SocketAddr,
+    },
+    /// A lifetime that can't be.
+    #[error(
+        "nodes' certificates can't hold for {given:?}; give a time between {:?} and {:?}",
+        NODE_CERTIFICATE_LIFETIMES.0, NODE_CERTIFICATE_LIFETIMES.1
+    )]
+    CertificateLifetime {
+        /// What was given.
+        given: Duration,
+    },
     /// Nobody could log in.
     #[error("users and keys could not be made ready: {0}")]
     Access(#[from] AccessError),
@@ -173,6 +199,7 @@ impl Server {
     ) -> Result<RunningServer, StartError> {
         Webhook::validate_all(&config.webhooks)?;
         config.gate.check()?;
+        check_agents(&config)?;
         warn_of_gate(&config.gate);
         config.tls.at(config.http)?;
         let http = listen("the API", config.http, sockets.http).await?;
@@ -186,7 +213,10 @@ impl Server {
         let store = Arc::new(SqliteStore::open(&data_dir)?);
         // Once the data directory is this process's alone.
         let certificate = config.tls.open(http.addr, &data_dir)?.map(Arc::new);
+        let authority = Authority::open_or_create(&data_dir.join(AUTHORITY_FOLDER), SystemTime::now())?;
         let access_store: Arc<dyn AccessStore> = Arc::<SqliteStore>::clone(&store);
+        let enrolment_store: Arc<dyn EnrolmentStore> = Arc::<SqliteStore>::clone(&store);
+        let credentials = Arc::new(Credentials::new(enrolment_store.load_enrolment().await?));
         let store: Arc<dyn Store> = store;
         let sight = SightDb::open(&data_dir)?;
         let registry =
@@ -202,6 +232,7 @@ impl Server {
             environments: config.environments,
             heartbeat_timeout,
             snapshot_every: config.snapshot_every,
+            credentials: Arc::clone(&credentials),
             shutdown: core.clone(),
         };
         let (bench, grants) = (Arc::clone(&registry), Arc::new(Grants::new(config.grants)));
@@ -219,6 +250,14 @@ impl Server {
         let access = Arc::new(access);
         let tasks = TaskTracker::new();
         tasks.spawn(access::maintain(Arc::clone(&access), noted, core.clone()));
+        let enrolment = Arc::new(Enrolment::new(
+            Arc::new(authority),
+            enrolment_store,
+            credentials,
+            Arc::clone(driver.world()),
+            config.node_certificate_lifetime,
+        ));
+        tasks.spawn(enrolment::maintain(Arc::clone(&enrolment), doors.clone()));
         if let Some(kept) = config.events_kept {
             tasks.spawn(forget_old_events(
                 Arc::clone(&store),
@@ -245,10 +284,26 @@ impl Server {
         let notifier = watched.start(config.webhooks, config.webhook_pauses, exporter, &tasks);
         // They wait in the listener until they are served.
         driver.world().set_accepts_agents(true);
-        let fleet = Fleet::new(driver.clone(), Arc::clone(&registry), config.heartbeat);
+        let fleet = Fleet::new(
+            driver.clone(),
+            Arc::clone(&registry),
+            Arc::clone(&enrolment),
+            Arc::clone(&access),
+            config.heartbeat,
+        );
+        let door = if config.plain_agents {
+            Door::Plain
+        } else {
+            let door = Door::tls(&enrolment)?;
+            if let Door::Tls { identity, .. } = &door {
+                let authority = Arc::clone(enrolment.authority());
+                tasks.spawn(keep_certificate(Arc::clone(identity), authority, doors.clone()));
+            }
+            door
+        };
         tasks.spawn(serve_agents(
-            agents,
-            fleet,
+            (agents, door),
+            Arc::new(fleet),
             Arc::clone(driver.world()),
             core.clone(),
         ));
@@ -258,6 +313,7 @@ impl Server {
             notifier.standings().cloned().collect(),
             Arc::clone(&collector),
             certificate.clone(),
+            Arc::clone(&enrolment),
         );
         let metrics = Arc::new(metrics);
         if let Some(pushing) = pushing {
@@ -286,6 +342,7 @@ impl Server {
             feed,
             heartbeat_timeout,
             access,
+            enrolment,
             rate_limits: Arc::clone(&limits),
             cors_origins: origins.clone(),
             making: tokio::sync::Mutex::default(),
@@ -414,12 +471,40 @@ async fn forget_old_events(
     }
 }
 
-async fn serve_agents(listening: Listening, fleet: Fleet, world: Arc<World>, shutdown: CancellationToken) {
+/// What is asked of agents' connections, judged before anything is opened.
+fn check_agents(config: &ServerConfig) -> Result<(), StartError> {
+    let given = config.node_certificate_lifetime;
+    let (shortest, longest) = NODE_CERTIFICATE_LIFETIMES;
+    if !(shortest..=longest).contains(&given) {
+        return Err(StartError::CertificateLifetime { given });
+    }
+    if config.plain_agents {
+        if !config.agents.ip().is_loopback() {
+            return Err(StartError::PlainAgents { addr: config.agents });
+        }
+        tracing::warn!(
+            "AGENTS CONNECT WITHOUT TLS (--plain-agents): whoever runs a program on this machine can speak for any node"
+        );
+    }
+    Ok(())
+}
+
+async fn serve_agents(
+    (listening, door): (Listening, Door),
+    fleet: Arc<Fleet>,
+    world: Arc<World>,
+    shutdown: CancellationToken,
+) {
     let service = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(AGENT_PING_INTERVAL))
         .http2_keepalive_timeout(Some(AGENT_PING_INTERVAL))
-        .add_service(fleet.into_service());
-    let incoming = TcpListenerStream::new(listening.into_inner());
+        .add_service(Arc::clone(&fleet).into_service());
+    let incoming = fleet::incoming(
+        listening,
+        door,
+        move |address, error| fleet.handshake_failed(address, error),
+        shutdown.clone(),
+    );
     let served = service.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     // Sessions never end by themselves: after the deadline they are cut.
     let ended = tokio::select! {

@@ -5,7 +5,8 @@
 //! against the same limits that the core names, and a malformed one is refused with the path of its field
 //! ([`Malformed`]). Fields that this version doesn't know are ignored.
 //!
-//! Transport security is the caller's: a channel or a listener is handed in, so mutual TLS changes nothing here.
+//! Transport security is the caller's: a channel or a listener is handed in. What a refusal says for programs is
+//! [`REFUSAL_KEY`]'s.
 
 mod convert;
 mod malformed;
@@ -22,6 +23,9 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 pub const CHUNK_BYTES: usize = 128 << 10;
 /// Largest chunk message that a client accepts, encoded, in bytes.
 pub const CHUNK_MESSAGE_BYTES_MAX: usize = CHUNK_BYTES + 1024;
+
+/// The metadata under which a refusal has its code, such as `certificate_revoked`.
+pub const REFUSAL_KEY: &str = "hotswap-code";
 
 /// What travels, generated from `proto/`.
 pub mod pb {

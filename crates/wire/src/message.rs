@@ -55,6 +55,8 @@ pub struct Settings {
     pub fleet: FleetId,
     /// How often the agent is to report at least.
     pub heartbeat: Millis,
+    /// When the connection's certificate is to be renewed, from now; `None` where it has none.
+    pub renew_in: Option<Millis>,
 }
 
 /// Which bytes an agent asks for.

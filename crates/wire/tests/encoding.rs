@@ -96,6 +96,7 @@ fn settings() -> ServerMessage {
     ServerMessage::Settings(Settings {
         fleet: fleet(),
         heartbeat: Millis(30_000),
+        renew_in: Some(Millis(403_200_000)),
     })
 }
 

@@ -377,6 +377,7 @@ impl AgentService for Service {
         let settings = Settings {
             fleet: self.0.fleet,
             heartbeat: Millis(100),
+            renew_in: None,
         };
         let send = |message: &ServerMessage| line.try_send(Ok(message.into())).unwrap();
         send(&ServerMessage::Settings(settings));
@@ -399,6 +400,14 @@ impl AgentService for Service {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn join(&self, _: Request<pb::JoinRequest>) -> Result<Response<pb::CertificateGrant>, Status> {
+        Err(Status::unimplemented("nobody joins this double"))
+    }
+
+    async fn renew(&self, _: Request<pb::RenewRequest>) -> Result<Response<pb::CertificateGrant>, Status> {
+        Err(Status::unimplemented("nobody renews at this double"))
     }
 
     async fn fetch_artifact(

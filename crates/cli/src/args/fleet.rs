@@ -68,12 +68,61 @@ pub(crate) enum NodeCommand {
         #[arg(long, value_name = "ENV")]
         to: String,
     },
-    /// Forget a node and end its session; one whose agent still runs comes back as a new node
+    /// Forget a node, end its session and revoke its certificates; it comes back as a new node with a new join token
     #[command(after_help = "Examples:
   hotswap nodes drain web-1 --wait && hotswap nodes remove web-1")]
     Remove {
         /// The node
         node: String,
+    },
+    /// Revoke a node's certificates: its session ends at once, and it gets nothing until it joins anew
+    #[command(after_help = "Examples:
+  hotswap node revoke web-1                                 its key may be in other hands
+  hotswap node token create --env Production --node web-1   and back again, with a new key")]
+    Revoke {
+        /// The node
+        node: String,
+    },
+    /// Make, list and revoke join tokens, which nodes get their certificates by
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  hotswap node token create --env Production > join.token
+  hotswap agent --node web-1 --environment Production --server https://10.0.0.7:5002 --join-token-file join.token"
+    )]
+    Token(JoinToken),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinToken {
+    /// Make one; told once
+    #[command(after_help = "Examples:
+  hotswap node token create --env Production > join.token                             for one node, within an hour
+  hotswap node token create --env QA --uses 20 --expires 1day --node 'qa-*'")]
+    Create {
+        /// The environment that its nodes belong to, in any case
+        #[arg(long, value_name = "ENV")]
+        env: String,
+        /// Only nodes of such a name; a * stands for any characters
+        #[arg(long, value_name = "PATTERN")]
+        node: Option<String>,
+        /// How many nodes may join by it, at most 10000
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// How long it lasts, at most 30days
+        #[arg(long, default_value = "1h", value_name = "TIME")]
+        expires: humantime::Duration,
+    },
+    /// List them, newest first
+    #[command(after_help = "Examples:
+  hotswap node token list")]
+    List,
+    /// Revoke one: nobody joins by it any more; nodes that have joined stay
+    #[command(after_help = "Examples:
+  hotswap node token revoke 0b5c6a4e-6f0e-4a3b-9a5e-0d0a2c1b7f11")]
+    Revoke {
+        /// Its id
+        id: String,
     },
 }
 

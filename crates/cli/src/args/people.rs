@@ -163,7 +163,7 @@ pub(crate) struct AuditList {
     /// Only by this user
     #[arg(long)]
     pub(crate) actor: Option<String>,
-    /// Only of this kind: server, event, command, login, denial, account, token or key
+    /// Only of this kind: server, event, command, login, denial, account, token, key or node
     #[arg(long)]
     pub(crate) kind: Option<String>,
     /// Only of this action, e.g. deploy

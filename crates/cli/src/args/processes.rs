@@ -50,6 +50,12 @@ pub(crate) struct Server {
     /// Where agents connect to [default: 127.0.0.1:5002]
     #[arg(long, value_name = "ADDR")]
     pub(crate) agents: Option<std::net::SocketAddr>,
+    /// Take agents without TLS, and believe them whoever they say they are: for trying out, on a loopback address only
+    #[arg(long)]
+    pub(crate) plain_agents: bool,
+    /// How long nodes' certificates hold, 2s to 90days; agents renew theirs at two thirds of it [default: 7days]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) node_certificate_lifetime: Option<humantime::Duration>,
     /// Environments as a JSON file, instead of those of the configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) environments: Option<PathBuf>,
@@ -126,7 +132,10 @@ pub(crate) struct Agent {
     /// The environment to join
     #[arg(long, value_name = "ENV")]
     pub(crate) environment: Option<String>,
-    /// Folder of the node's ledger and packages [default: hotswap-agent-NODE]
+    /// File with the join token that the node gets its certificate by, once [env: HOTSWAP_JOIN_TOKEN, the token itself]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join_token_file: Option<PathBuf>,
+    /// Folder of the node's certificate, ledger and packages [default: hotswap-agent-NODE]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Where the node takes requests [default: 127.0.0.1:8080]

@@ -173,6 +173,9 @@ pub(crate) struct Node {
     /// What it reports of each module.
     #[serde(default)]
     pub(crate) modules: Vec<NodeModule>,
+    /// Its certificate, as it came.
+    #[serde(default)]
+    pub(crate) certificate: Option<serde_json::Value>,
 }
 
 impl Node {

@@ -18,6 +18,7 @@ mod deployments;
 mod doctor;
 mod events;
 mod https;
+mod join_tokens;
 mod login;
 mod module;
 mod node;

@@ -1,4 +1,4 @@
-//! One node: show, label, drain, undrain, move, remove.
+//! One node: show, label, drain, undrain, move, revoke, remove.
 
 use std::time::Duration;
 
@@ -72,8 +72,22 @@ pub(super) async fn run(remote: &Remote<'_>, command: &NodeCommand) -> anyhow::R
                 Ok(answer) => answer,
                 Err(refusal) => return Err(suggest::node(remote, node, refusal).await),
             };
-            say(remote, &answer, format!("{node} is removed from the fleet"))
+            say(
+                remote,
+                &answer,
+                format!("{node} is removed from the fleet, and its certificates are revoked"),
+            )
         }
+        NodeCommand::Revoke { node } => {
+            let answer = post(remote, node, "revoke", None).await?;
+            let held = answer["revoked"].as_array().map_or(0, Vec::len);
+            say(
+                remote,
+                &answer,
+                format!("{node} is let in no more: {held} certificates that held are revoked"),
+            )
+        }
+        NodeCommand::Token(command) => super::join_tokens::run(remote, command).await,
     }
 }
 
@@ -175,6 +189,7 @@ async fn show(remote: &Remote<'_>, node: &str) -> anyhow::Result<Exit> {
     fact("machine", machine.join(", "));
     fact("labels", labels(&answer));
     fact("drain", drain(&answer["drain"]));
+    fact("certificate", certificate(&answer["certificate"]));
     if let Some(health) = answer["health"].as_object() {
         let number = |key: &str| health.get(key).and_then(Value::as_f64).unwrap_or_default();
         fact(
@@ -249,6 +264,19 @@ fn labels(node: &Value) -> String {
         format!("{key}={}{by}", value.as_str().unwrap_or_default())
     });
     all.collect::<Vec<_>>().join(", ")
+}
+
+fn certificate(of: &Value) -> String {
+    match text(of, "state") {
+        "" => "none".to_owned(),
+        "Revoked" => format!("{}, revoked {}", text(of, "serial"), ago(text(of, "revokedAt"))),
+        state => format!(
+            "{}, {}, until {}",
+            text(of, "serial"),
+            state.to_lowercase(),
+            text(of, "expiresAt")
+        ),
+    }
 }
 
 fn drain(drain: &Value) -> String {

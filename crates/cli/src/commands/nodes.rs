@@ -9,7 +9,7 @@ use crate::args::Nodes;
 use crate::client::Node;
 use crate::client::{ApiError, ClusterRow, typed};
 use crate::exit::Exit;
-use crate::output::{Cell, Table, ago};
+use crate::output::{Cell, Colour, Table, ago};
 use crate::problem::Problem;
 
 /// Lists them, by environment.
@@ -30,10 +30,18 @@ pub(super) async fn run(remote: &Remote<'_>, args: &Nodes) -> anyhow::Result<Exi
     if nodes.is_empty() {
         remote
             .output
-            .line("no nodes; `hotswap agent --node NAME --environment ENV` starts one")?;
+            .line("no nodes; `hotswap node token create --env ENV` lets one join")?;
         return Ok(Exit::Done);
     }
-    let mut table = Table::new(["NODE", "ENVIRONMENT", "STATUS", "HEARTBEAT", "INGRESS", "RUNS"]);
+    let mut table = Table::new([
+        "NODE",
+        "ENVIRONMENT",
+        "STATUS",
+        "HEARTBEAT",
+        "CERTIFICATE",
+        "INGRESS",
+        "RUNS",
+    ]);
     for node in &nodes {
         let runs: Vec<String> = node
             .running()
@@ -44,12 +52,24 @@ pub(super) async fn run(remote: &Remote<'_>, args: &Nodes) -> anyhow::Result<Exi
             Cell::new(&node.environment),
             node_status(&node.status),
             Cell::new(node.last_heartbeat.as_deref().map(ago).unwrap_or_default()),
+            certificate(node.certificate.as_ref()),
             Cell::new(node.ingress.as_deref().unwrap_or_default()),
             Cell::new(runs.join(", ")),
         ]);
     }
     remote.output.table(&table)?;
     Ok(Exit::Done)
+}
+
+/// Until when a node is let in.
+fn certificate(of: Option<&Value>) -> Cell {
+    let Some(of) = of else {
+        return Cell::new("none");
+    };
+    match text(of, "state") {
+        "Valid" => Cell::new(format!("until {}", text(of, "expiresAt"))),
+        state => Cell::new(state.to_lowercase()).colour(Colour::Red),
+    }
 }
 
 async fn check_environment(remote: &Remote<'_>, wanted: &str) -> anyhow::Result<()> {

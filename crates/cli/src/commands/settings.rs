@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use hotswap_agent::{AgentConfig, TraceConfig};
+use hotswap_agent::{AgentConfig, JoinSource, TraceConfig};
 use hotswap_config::sections::NativeKind;
 use hotswap_config::{Changes, ConfigError, Loaded, Sources};
 use hotswap_core::ids::{EnvName, InvalidName};
@@ -15,12 +15,16 @@ use hotswap_runtime::{
 use hotswap_server::notify::{Webhook, WebhookError};
 use hotswap_server::{Grant, RateLimits, ServerConfig};
 use hotswap_telemetry::otlp::{OtlpConfig, Transport};
+use hotswap_transport::JoinToken;
 use hotswap_trust::Gate;
 use tracing_subscriber::EnvFilter;
 
 use super::https;
 use crate::args::{self, Global, Layers};
 use crate::problem::Problem;
+
+/// A join token itself.
+const JOIN_TOKEN_VARIABLE: &str = "HOTSWAP_JOIN_TOKEN";
 
 /// Where a process's configuration comes from.
 pub(crate) fn sources(layers: &Layers) -> Sources {
@@ -61,6 +65,16 @@ pub(super) fn server_sources(args: &args::Server) -> Sources {
             "--insecure-http",
             "server.tls.insecure-http",
             args.tls.insecure_http.then_some(true),
+        )
+        .flag(
+            "--plain-agents",
+            "server.plain-agents",
+            args.plain_agents.then_some(true),
+        )
+        .flag(
+            "--node-certificate-lifetime",
+            "server.node-certificate-lifetime",
+            args.node_certificate_lifetime,
         )
         .flag(
             "--trust",
@@ -128,6 +142,12 @@ pub(super) fn agent_sources(args: &args::Agent, global: &Global) -> Sources {
         .flag("--node", "agent.node", args.node.as_ref())
         .flag("--environment", "agent.environment", args.environment.as_ref())
         .flag("--server", "agent.server", global.server.as_ref())
+        .flag(
+            "--join-token-file",
+            "agent.join-token-file",
+            args.join_token_file.as_ref().map(|path| path.display()),
+        )
+        .flag("--ca", "agent.ca", global.ca.as_ref().map(|path| path.display()))
         .flag(
             "--data",
             "agent.data",
@@ -268,6 +288,8 @@ pub(crate) fn server_config(loaded: &Loaded) -> Result<ServerConfig, Problem> {
     config.http = server.http;
     config.tls = https::config(&server.tls)?;
     config.agents = server.agents;
+    config.plain_agents = server.plain_agents;
+    config.node_certificate_lifetime = server.node_certificate_lifetime.get();
     config.environments = loaded.environments();
     config.heartbeat = server.heartbeat.get();
     config.heartbeat_timeout = server.heartbeat_timeout.get();
@@ -464,6 +486,21 @@ pub(crate) fn grants(loaded: &Loaded) -> Vec<Grant> {
         .collect()
 }
 
+/// What a node joins by: a file, or else a variable. On a command line everybody on the machine would see it.
+fn join_source(file: Option<&PathBuf>) -> Result<Option<JoinSource>, Problem> {
+    if let Some(file) = file {
+        return Ok(Some(JoinSource::File(file.clone())));
+    }
+    let given = std::env::var(JOIN_TOKEN_VARIABLE)
+        .ok()
+        .filter(|token| !token.is_empty());
+    let token = given.map(|token| token.trim().parse::<JoinToken>()).transpose();
+    match token {
+        Ok(token) => Ok(token.map(JoinSource::Token)),
+        Err(error) => Err(Problem::usage(format!("{JOIN_TOKEN_VARIABLE}: {error}"))),
+    }
+}
+
 /// What an agent is told.
 ///
 /// # Errors
@@ -496,6 +533,8 @@ pub(crate) fn agent_config(loaded: &Loaded) -> Result<AgentConfig, Problem> {
         .unwrap_or_else(|| PathBuf::from(format!("hotswap-agent-{node}")));
     let mut config = AgentConfig::new(node, environment, &agent.server, data);
     config.labels.clone_from(&agent.labels);
+    config.join = join_source(agent.join_token_file.as_ref())?;
+    config.ca.clone_from(&agent.ca);
     config.listen = agent.ingress;
     config.advertise.clone_from(&agent.advertise);
     config.hostname = agent.hostname.clone().or_else(|| {

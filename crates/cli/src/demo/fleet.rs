@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures::future::{join_all, try_join_all};
-use hotswap_agent::{Agent, AgentConfig, RunningAgent};
+use hotswap_agent::{Agent, AgentConfig, JoinSource, RunningAgent};
 use hotswap_runtime::{Runtime, WasmHost, WasmHostConfig};
 use hotswap_server::{RunningServer, Server, ServerConfig, StartError};
+use hotswap_transport::JoinToken;
 use hotswap_trust::{Gate, SigningIdentity};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::policy::{FLEET, HEARTBEAT, PRODUCTION, environments};
 use super::traffic::Target;
+use crate::client::Client;
 use crate::commands::signing;
 use crate::problem::Problem;
 
@@ -46,6 +49,14 @@ fn trust(dir: &Path) -> anyhow::Result<(Gate, SigningIdentity)> {
         signing::make_trust(dir, "Hotswap demo signer")?;
     }
     Ok((Gate::signed(trust_file), signing::identity_in(dir)?))
+}
+
+/// What an environment's nodes join by: as many as it has, within the hour.
+async fn join_token(client: &Client, environment: &str, nodes: usize) -> anyhow::Result<JoinToken> {
+    let body = json!({ "environment": environment, "uses": nodes, "nodes": format!("{}-*", environment.to_lowercase()) });
+    let answer = client.post(&["join-tokens"], Some(&body)).await?;
+    let token = answer["token"].as_str().unwrap_or_default();
+    token.parse().context("failed to make a join token")
 }
 
 /// The running fleet.
@@ -118,10 +129,11 @@ impl Fleet {
     ///
     /// # Errors
     /// One of them can't start.
-    pub(crate) async fn start_agents(&mut self) -> anyhow::Result<()> {
-        let server = format!("http://{}", self.server.agents_addr());
+    pub(crate) async fn start_agents(&mut self, client: &Client) -> anyhow::Result<()> {
+        let server = format!("https://{}", self.server.agents_addr());
         let mut starting = Vec::new();
         for (environment, count, rate) in FLEET {
+            let token = join_token(client, environment, count).await?;
             for number in 1..=count {
                 let name = format!("{}-{number:02}", environment.to_lowercase());
                 let dir = self.data.path().join("nodes").join(&name);
@@ -130,6 +142,7 @@ impl Fleet {
                 config.labels.insert("zone".to_owned(), zone.to_owned());
                 config.heartbeat = HEARTBEAT;
                 config.gate = self.gate.clone();
+                config.join = Some(JoinSource::Token(token.clone()));
                 config.drain_deadline = std::time::Duration::from_secs(2);
                 let host = Arc::clone(&self.host);
                 starting.push(async move {

@@ -76,7 +76,7 @@ async fn play(
     director: &mut Director<'_>,
     output: &Output,
 ) -> anyhow::Result<Exit> {
-    fleet.start_agents().await?;
+    fleet.start_agents(&director.client).await?;
     story::prepare(director, fleet.signer()).await?;
     let stable = story::stable_version(director).await?;
     match stable.as_deref() {

@@ -36,7 +36,7 @@ fn server() -> (Server, tempfile::NamedTempFile) {
 fn agent(server: &Server, number: u8, more: &[&str]) -> Process {
     let node = format!("node-{number}");
     let (data, trust) = (server.dir.path().join(&node), trust_file(&server.dir));
-    let uplink = format!("UPLINK=hs{number}");
+    let (uplink, token) = (format!("UPLINK=hs{number}"), server.join_token("Production"));
     let args = [
         "agent",
         "--node",
@@ -45,6 +45,8 @@ fn agent(server: &Server, number: u8, more: &[&str]) -> Process {
         "Production",
         "--server",
         &server.agents,
+        "--join-token-file",
+        &token,
         "--data",
         data.to_str().unwrap(),
         "--ingress",

@@ -154,7 +154,7 @@ impl Server {
                 Some(line.get("agents")?.as_str()?.to_owned())
             });
             match address {
-                Some(address) => break format!("http://{address}"),
+                Some(address) => break format!("https://{address}"),
                 None => assert!(Instant::now() < end, "{log}"),
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -205,9 +205,21 @@ impl Server {
     /// Starts a killed one again: same folder, same ports.
     pub(crate) fn restart(&mut self) {
         let http = self.process.url.trim_start_matches("http://").to_owned();
-        let agents = self.agents.trim_start_matches("http://").to_owned();
+        let agents = self.agents.trim_start_matches("https://").to_owned();
         // Its environments are in its log.
         self.process = Self::process(&self.dir, (&http, &agents), &[]);
+    }
+
+    /// The file of a join token for an environment, made once.
+    pub(crate) fn join_token(&self, environment: &str) -> String {
+        let path = self.dir.path().join(format!("{environment}.token"));
+        if !path.exists() {
+            let made = self
+                .run(&["node", "token", "create", "--env", environment, "--uses", "100"])
+                .exits(0);
+            std::fs::write(&path, made.stdout).unwrap();
+        }
+        path.to_str().unwrap().to_owned()
     }
 
     /// A node of it.
@@ -221,6 +233,8 @@ impl Server {
             environment,
             "--server",
             &self.agents,
+            "--join-token-file",
+            &self.join_token(environment),
             "--data",
             data.to_str().unwrap(),
             "--ingress",

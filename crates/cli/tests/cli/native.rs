@@ -29,7 +29,7 @@ fn server(environments: &str) -> (Server, tempfile::NamedTempFile) {
 
 fn agent(server: &Server, node: &str, more: &[&str]) -> Process {
     let data = server.dir.path().join(node);
-    let trust = trust_file(&server.dir);
+    let (trust, token) = (trust_file(&server.dir), server.join_token("Production"));
     let mut args = vec![
         "agent",
         "--node",
@@ -38,6 +38,8 @@ fn agent(server: &Server, node: &str, more: &[&str]) -> Process {
         "Production",
         "--server",
         &server.agents,
+        "--join-token-file",
+        &token,
     ];
     args.extend([
         "--data",

@@ -62,6 +62,7 @@ fn values_reach_the_module_by_a_deployment_and_a_rollback_brings_the_former_ones
         "--environment=Development",
         "--ingress=127.0.0.1:0",
         &format!("--server={}", server.agents),
+        &format!("--join-token-file={}", server.join_token("Development")),
         &format!("--data={}", data.display()),
         &format!("--trust={}", trust_file(&server.dir)),
         &format!("--set=agent.secrets={}", secrets.display()),

@@ -184,7 +184,7 @@ fn what_keeps_a_server_or_a_node_from_starting_is_told() {
         other,
     ])
     .exits(2)
-    .says(&["http://"]);
+    .says(&["https://"]);
     let file = format!("{other}-environments.json");
     std::fs::write(&file, "[]").unwrap();
     run(&["server", "--data", other, "--environments", &file])

@@ -18,9 +18,16 @@ section! {
         environment: Option<String> = None,
         /// Labels such as a zone: a rollout's cohorts are spread over them.
         labels: BTreeMap<String, String> = BTreeMap::new(),
-        /// The server's address for agents.
+        /// The server's address for agents: https://HOST:PORT, or http:// for a server on this machine that takes agents
+        /// without TLS.
         #[schemars(extend("x-variable" = "HOTSWAP_AGENTS"))]
-        server: String = "http://127.0.0.1:5002".to_owned(),
+        server: String = "https://127.0.0.1:5002".to_owned(),
+        /// File with the join token that the node gets its certificate by, once; else the variable HOTSWAP_JOIN_TOKEN, the
+        /// token itself. `hotswap node token create` makes one.
+        join_token_file: Option<PathBuf> = None,
+        /// The certificate, in PEM, of the authority that the server's certificate must be by: instead of the one that the
+        /// join token names.
+        ca: Option<PathBuf> = None,
         /// Folder of the node's ledger and packages; `hotswap-agent-NODE` if none is given.
         data: Option<PathBuf> = None,
         /// Where the node takes requests.

@@ -19,6 +19,11 @@ section! {
         http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 5000)),
         /// Where agents connect to.
         agents: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 5002)),
+        /// Take agents without TLS, and believe them whoever they say they are: for trying out, and on a loopback address
+        /// only.
+        plain_agents: bool = false,
+        /// How long nodes' certificates hold, 2s to 90days; agents renew theirs at two thirds of it.
+        node_certificate_lifetime: HumanDuration = HumanDuration::secs(7 * 86_400),
         /// How often agents report at least.
         heartbeat: HumanDuration = HumanDuration::secs(30),
         /// A node without a report for this long counts as failed.

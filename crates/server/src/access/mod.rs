@@ -37,7 +37,10 @@ pub use jwt::{Claims, Jwk, KEY_OVERLAP, SigningKey};
 pub use login::Issued;
 pub use maintain::maintain;
 pub use model::{ApiToken, Attempt, FAILURES_MAX, LOCKED_FOR, Session, User};
+pub(crate) use role::matches as fits;
 pub use role::{Role, SCOPE_ENTRIES_MAX, Scope};
+pub use secret::TokenDigest;
+pub(crate) use secret::random_text;
 pub use start::{DEMO_ACCOUNTS, DemoAccount, FirstAdmin};
 
 use jwt::Keys;

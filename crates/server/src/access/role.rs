@@ -120,7 +120,7 @@ impl Scope {
 }
 
 /// Whether a name fits a pattern in which `*` stands for any characters. Linear: each star gives back at most once.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -56,7 +56,7 @@ fn random<const N: usize>() -> Zeroizing<[u8; N]> {
 }
 
 /// 256 random bits, as text that fits into headers and addresses.
-pub(super) fn random_text() -> SecretString {
+pub(crate) fn random_text() -> SecretString {
     URL_SAFE_NO_PAD.encode(random::<RANDOM_BYTES>().as_slice()).into()
 }
 

@@ -27,7 +27,7 @@ pub(super) struct AuditView {
     /// When.
     #[schema(format = "date-time")]
     pub time: String,
-    /// server, event, command, login, denial, account, token or key.
+    /// server, event, command, login, denial, account, token, key or node.
     pub kind: String,
     /// What was done.
     pub action: String,
@@ -129,7 +129,7 @@ fn view(row: AuditRow) -> AuditView {
     get, path = "/audit", tag = "audit", security(("bearer" = ["Admin"])),
     params(
         ("actor" = Option<String>, Query, description = "Only by this user."),
-        ("kind" = Option<String>, Query, description = "Only of this kind: server, event, command, login, denial, account, token or key."),
+        ("kind" = Option<String>, Query, description = "Only of this kind: server, event, command, login, denial, account, token, key or node."),
         ("action" = Option<String>, Query, description = "Only of this action, e.g. deploy or login."),
         ("outcome" = Option<String>, Query, description = "Only with this outcome: done, or a refusal's code."),
         ("deployment" = Option<String>, Query, description = "Only about this deployment."),

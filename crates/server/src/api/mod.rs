@@ -23,6 +23,7 @@ mod handshake;
 mod headers;
 mod health;
 mod insight;
+mod join_tokens;
 mod limits;
 mod listen;
 mod metrics;
@@ -62,6 +63,7 @@ use utoipa_axum::routes;
 
 use crate::access::Access;
 use crate::driver::{Driver, World};
+use crate::enrolment::Enrolment;
 use crate::feed::Feed;
 use crate::notify::Notifier;
 use crate::registry::{Collector, Registry};
@@ -107,6 +109,8 @@ pub struct Api {
     pub heartbeat_timeout: Millis,
     /// Who may do what.
     pub access: Arc<Access>,
+    /// Which nodes are let in.
+    pub enrolment: Arc<Enrolment>,
     /// How often.
     pub rate_limits: Arc<RwLock<RateLimits>>,
     /// Origins whose pages may read answers.
@@ -228,7 +232,10 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(node_commands::labels))
         .routes(routes!(node_commands::drain))
         .routes(routes!(node_commands::undrain))
-        .routes(routes!(node_commands::relocate));
+        .routes(routes!(node_commands::relocate))
+        .routes(routes!(join_tokens::revoke_node))
+        .routes(routes!(join_tokens::create, join_tokens::list))
+        .routes(routes!(join_tokens::revoke));
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest(BASE, v1)
         .routes(routes!(health::health))

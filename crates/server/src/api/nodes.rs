@@ -82,7 +82,11 @@ pub(super) async fn list(
     let nodes = state.nodes.range((after, Bound::Unbounded)).filter(belongs);
     let page: Vec<NodeView> = nodes
         .take(limit)
-        .map(|(id, node)| view(id, node, &state, &observations, now, api.heartbeat_timeout))
+        .map(|(id, node)| {
+            let certificate = api.world().credentials().newest(id);
+            let seen = (&*state, &*observations);
+            view(id, node, seen, certificate.as_ref(), now, api.heartbeat_timeout)
+        })
         .collect();
     let mut headers = HeaderMap::new();
     if let Some(last) = page.last().filter(|_| page.len() == limit) {
@@ -144,11 +148,12 @@ pub(super) async fn get(State(api): Shared, Path(id): Path<String>) -> Result<Js
     let Some((id, node)) = found else {
         return Err(unknown_node(&id));
     };
+    let certificate = api.world().credentials().newest(id);
     Ok(Json(view(
         id,
         node,
-        &state,
-        &observations,
+        (&*state, &*observations),
+        certificate.as_ref(),
         now,
         api.heartbeat_timeout,
     )))

@@ -34,12 +34,14 @@ pub enum AuditKind {
     Token,
     /// A signing key made, rotated or forgotten.
     Key,
+    /// A node that joined, renewed its certificate, or lost it.
+    Node,
 }
 
 impl AuditKind {
     /// All of them, by name.
-    pub const NAMES: [&'static str; 8] = [
-        "server", "event", "command", "login", "denial", "account", "token", "key",
+    pub const NAMES: [&'static str; 9] = [
+        "server", "event", "command", "login", "denial", "account", "token", "key", "node",
     ];
 }
 

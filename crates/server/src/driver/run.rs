@@ -29,6 +29,7 @@ use super::world::World;
 use crate::audit::{AuditEntry, AuditKind, command_named};
 use crate::checks::Checks;
 use crate::clock::Clock;
+use crate::enrolment::Credentials;
 use crate::store::{Answer, FirstAnswer, IdempotencyKey, Store, StoreError};
 
 /// Most inputs of a batch from each lane, so that one commit stays short.
@@ -71,6 +72,8 @@ pub struct DriverParts {
     pub heartbeat_timeout: Millis,
     /// Events between snapshots.
     pub snapshot_every: u64,
+    /// Nodes' certificates, which go with their nodes.
+    pub credentials: Arc<Credentials>,
     /// Ends the driver in order.
     pub shutdown: CancellationToken,
 }
@@ -91,7 +94,12 @@ pub async fn start(
 > {
     let (state, leadership) = recover(parts.store.as_ref()).await?;
     let clock = Clock::resume(state.at, state.wall);
-    let world = Arc::new(World::new(state.clone(), clock, parts.heartbeat_timeout));
+    let world = Arc::new(World::new(
+        state.clone(),
+        clock,
+        parts.heartbeat_timeout,
+        parts.credentials,
+    ));
     let (commands, commands_in) = mpsc::channel(COMMANDS_WAITING_MAX);
     let (urgent, urgent_in) = mpsc::channel(URGENT_WAITING_MAX);
     let (fleet, fleet_in) = mpsc::channel(FLEET_WAITING_MAX);

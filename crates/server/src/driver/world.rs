@@ -1,9 +1,10 @@
 //! What everybody else may see: State as it was last committed, and what nodes say.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotswap_core::apply::apply;
-use hotswap_core::event::Logged;
+use hotswap_core::event::{Event, Logged};
 use hotswap_core::observe::Observations;
 use hotswap_core::state::State;
 use hotswap_core::time::{Millis, Now};
@@ -11,6 +12,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::enrolment::Credentials;
 use crate::sight::{Alarms, Counts};
 
 /// A twin of the driver's State that is folded after each commit, so that reads neither wait for a commit nor see
@@ -27,10 +29,16 @@ pub struct World {
     counts: Counts,
     alarms: Alarms,
     committed: watch::Sender<u64>,
+    credentials: Arc<Credentials>,
 }
 
 impl World {
-    pub(super) fn new(state: State, clock: Clock, heartbeat_timeout: Millis) -> Self {
+    pub(super) fn new(
+        state: State,
+        clock: Clock,
+        heartbeat_timeout: Millis,
+        credentials: Arc<Credentials>,
+    ) -> Self {
         let seq = state.seq;
         let observations = Observations::new(clock.now()).with_heartbeat_timeout(heartbeat_timeout);
         Self {
@@ -43,6 +51,7 @@ impl World {
             counts: Counts::default(),
             alarms: Alarms::default(),
             committed: watch::Sender::new(seq),
+            credentials,
         }
     }
 
@@ -95,6 +104,11 @@ impl World {
         self.accepts_agents.store(accepts, Ordering::Relaxed);
     }
 
+    /// Nodes' certificates.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// What was decided since this process started.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -120,6 +134,9 @@ impl World {
                 self.alarms.step(&state, &obs, event);
                 apply(&mut state, event);
                 self.counts.note(&state, event);
+                if let Event::NodeRemoved { node, .. } = &event.event {
+                    self.credentials.revoke(node, event.wall);
+                }
             }
         }
         let seq = state.seq;

@@ -3,7 +3,8 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _};
-use hotswap_core::ids::Digest;
+use hotswap_core::desired::desired;
+use hotswap_core::ids::{Digest, NodeId};
 use hotswap_wire::{CHUNK_BYTES, FetchRequest, pb};
 use tokio_util::io::ReaderStream;
 use tonic::Status;
@@ -59,6 +60,19 @@ async fn fetch_signature(registry: &Registry, digest: Digest) -> Result<Chunks, 
         })
     });
     Ok(Box::pin(futures::stream::iter(chunk)))
+}
+
+/// Whether a node's spec names a package: to run it, to have it at hand, or to preview it.
+pub(super) fn is_named(world: &World, node: &NodeId, digest: &Digest) -> bool {
+    let spec = desired(&world.state(), node);
+    spec.is_some_and(|spec| {
+        spec.modules.values().any(|module| {
+            let run = module.releases.iter().map(|release| &release.digest);
+            run.chain(&module.prefetch)
+                .chain(&module.preview)
+                .any(|named| named == digest)
+        })
+    })
 }
 
 fn is_release(world: &World, digest: &Digest) -> bool {

@@ -1,8 +1,10 @@
-//! Agents: their sessions, and the packages they fetch.
+//! Agents: their connections and sessions, and the packages they fetch.
 
 mod artifacts;
+mod listen;
 mod outbox;
 mod service;
 
+pub use listen::{AgentStream, Caller, Door, incoming, keep_certificate};
 pub use outbox::Outbox;
 pub use service::{Fleet, SessionId};

@@ -1,5 +1,7 @@
 //! Agents' sessions, as gRPC.
 
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,15 +12,19 @@ use hotswap_core::ids::NodeId;
 use hotswap_core::report::NodeReport;
 use hotswap_core::state::NODES_MAX;
 use hotswap_core::time::Millis;
+use hotswap_transport::{self as transport, certificate_refused};
 use hotswap_wire::pb::agent_service_server::{AgentService, AgentServiceServer};
 use hotswap_wire::{MESSAGE_BYTES_MAX, ServerMessage, Settings, pb};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Outbox;
 use super::artifacts;
-use crate::clock::millis;
+use super::{Caller, Outbox};
+use crate::access::Access;
+use crate::audit::{AuditEntry, AuditKind};
+use crate::clock::{millis, wall_now};
 use crate::driver::{Driver, FleetInput};
+use crate::enrolment::{EXPIRED, Enrolment, Grant, NodePeer, Peer, REVOKED, Refusal};
 use crate::registry::Registry;
 
 /// How long a session may take to say its first word.
@@ -32,6 +38,8 @@ pub struct SessionId(pub u64);
 pub struct Fleet {
     driver: Driver,
     registry: Arc<Registry>,
+    enrolment: Arc<Enrolment>,
+    access: Arc<Access>,
     heartbeat: Millis,
     sessions: AtomicU64,
 }
@@ -40,18 +48,106 @@ type Messages = Pin<Box<dyn Stream<Item = Result<pb::ServerMessage, Status>> + S
 
 impl Fleet {
     /// Serves the driver's fleet.
-    pub fn new(driver: Driver, registry: Arc<Registry>, heartbeat: Duration) -> Self {
+    pub fn new(
+        driver: Driver,
+        registry: Arc<Registry>,
+        enrolment: Arc<Enrolment>,
+        access: Arc<Access>,
+        heartbeat: Duration,
+    ) -> Self {
         Self {
             driver,
             registry,
+            enrolment,
+            access,
             heartbeat: millis(heartbeat),
             sessions: AtomicU64::new(0),
         }
     }
 
     /// As a gRPC service, with the protocol's limits.
-    pub fn into_service(self) -> AgentServiceServer<Self> {
-        AgentServiceServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    pub fn into_service(self: Arc<Self>) -> AgentServiceServer<Self> {
+        AgentServiceServer::from_arc(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The node whose certificate a connection has; `None` where the server takes agents without TLS.
+    fn node_of(&self, caller: &Caller) -> Result<Option<Arc<NodePeer>>, Refusal> {
+        match &caller.peer {
+            Peer::Plain => Ok(None),
+            Peer::Anonymous => Err(Refusal::CertificateRequired),
+            Peer::Node(peer) => {
+                self.enrolment.check(peer)?;
+                Ok(Some(Arc::clone(peer)))
+            }
+        }
+    }
+
+    /// What of a node's own word is its certificate's to say.
+    fn speaks_for(&self, peer: &NodePeer, report: &NodeReport) -> Result<(), Refusal> {
+        if *peer.node() != report.node {
+            return Err(Refusal::OtherNode {
+                certified: peer.node().to_string(),
+                claimed: report.node.clone(),
+            });
+        }
+        let Some(hello) = &report.hello else {
+            return Ok(());
+        };
+        // The server's record of a node that is known wins over both.
+        let known = self.driver.world().state().nodes.contains_key(&report.node);
+        if !known && hello.environment != *peer.environment() {
+            return Err(Refusal::OtherEnvironment {
+                certified: peer.environment().to_string(),
+                claimed: hello.environment.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// A connection that came to no session: whose certificate was not taken is in the audit log.
+    pub fn handshake_failed(&self, address: SocketAddr, error: &io::Error) {
+        let Some(refusal) = certificate_refused(error) else {
+            tracing::debug!(%address, %error, "an agent's handshake failed");
+            return;
+        };
+        let (code, why) = match refusal {
+            transport::Refusal::Revoked => ("certificate_revoked", REVOKED),
+            transport::Refusal::Expired => ("certificate_expired", EXPIRED),
+            transport::Refusal::OtherAuthority => (
+                "other_authority",
+                "the certificate is not by this fleet's authority: the node is another fleet's",
+            ),
+            _ => (
+                "certificate_refused",
+                "the certificate is not a node's of this fleet",
+            ),
+        };
+        self.enrolment.counts().refused();
+        let said = AuditEntry::done(wall_now(), AuditKind::Denial, "connect");
+        let said = AuditEntry {
+            address: Some(address.ip()),
+            ..said
+        };
+        self.access.note(said.outcome(code).detail(why));
+        tracing::warn!(%address, code, "{why}");
+    }
+
+    /// A refusal, in the audit log and as its caller gets it.
+    fn refuse(&self, action: &str, caller: &Caller, refusal: Refusal) -> Status {
+        self.enrolment.counts().refused();
+        let node = match &caller.peer {
+            Peer::Node(peer) => format!("node {}: ", peer.node()),
+            Peer::Plain | Peer::Anonymous => String::new(),
+        };
+        let said = AuditEntry::done(wall_now(), AuditKind::Denial, action);
+        let said = AuditEntry {
+            address: Some(caller.address.ip()),
+            ..said
+        };
+        self.access
+            .note(said.outcome(refusal.code()).detail(format!("{node}{refusal}")));
+        tracing::warn!(address = %caller.address, code = refusal.code(), "{node}{refusal}");
+        refusal.into()
     }
 
     /// Checks what a node says of itself before it gets a session.
@@ -79,6 +175,7 @@ impl Fleet {
         Ok(Settings {
             fleet,
             heartbeat: self.heartbeat,
+            renew_in: None,
         })
     }
 }
@@ -92,12 +189,23 @@ impl AgentService for Fleet {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Messages>, Status> {
+        let caller = caller(&request)?;
+        let peer = self
+            .node_of(&caller)
+            .map_err(|refusal| self.refuse("session", &caller, refusal))?;
         let mut reports = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, next_report(&mut reports)).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no report came"))??;
         let first =
             first.ok_or_else(|| Status::failed_precondition("the session ended before its first report"))?;
-        let settings = self.admit(&first)?;
+        if let Some(peer) = &peer {
+            self.speaks_for(peer, &first)
+                .map_err(|refusal| self.refuse("session", &caller, refusal))?;
+        }
+        let mut settings = self.admit(&first)?;
+        if let Some(peer) = &peer {
+            settings.renew_in = Some(self.enrolment.seen(peer).await?);
+        }
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::default());
         let receiver = Receiver {
@@ -105,14 +213,22 @@ impl AgentService for Fleet {
             node: first.node.clone(),
             session,
             outbox: Arc::clone(&outbox),
+            certified: peer.map(|peer| (Arc::clone(&self.enrolment), peer)),
         };
+        // Before the node hears of it: sessions of one node take their places in the order that it opened them in.
+        if !receiver.connect().await {
+            return Err(Status::unavailable("the server is shutting down"));
+        }
         tokio::spawn(receiver.run(first, reports));
         let first = pb::ServerMessage::from(&ServerMessage::Settings(settings));
         let rest = stream::unfold(Some(HangUp(outbox)), |outbox| async {
             let outbox = outbox?;
             Some(match outbox.0.next().await {
                 Ok(message) => (Ok(pb::ServerMessage::from(&message)), Some(outbox)),
-                Err(why) => (Err(Status::aborted(why)), None),
+                Err(why) => {
+                    let refused = Refusal::of_ending(why).map(Status::from);
+                    (Err(refused.unwrap_or_else(|| Status::aborted(why))), None)
+                }
             })
         });
         Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(rest))))
@@ -122,12 +238,81 @@ impl AgentService for Fleet {
         &self,
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<artifacts::Chunks>, Status> {
+        let caller = caller(&request)?;
+        let peer = self
+            .node_of(&caller)
+            .map_err(|refusal| self.refuse("fetchArtifact", &caller, refusal))?;
         let request = hotswap_wire::FetchRequest::try_from(request.into_inner())
             .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
-        artifacts::fetch(self.driver.world(), &self.registry, request)
-            .await
-            .map(Response::new)
+        let digest = request.digest;
+        if let Some(node) = peer.as_ref().map(|peer| peer.node().clone())
+            && !artifacts::is_named(self.driver.world(), &node, &digest)
+        {
+            let refusal = Refusal::NotNamed { node, digest };
+            return Err(self.refuse("fetchArtifact", &caller, refusal));
+        }
+        let chunks = artifacts::fetch(self.driver.world(), &self.registry, request).await?;
+        let Some(peer) = peer else {
+            return Ok(Response::new(chunks));
+        };
+        let enrolment = Arc::clone(&self.enrolment);
+        Ok(Response::new(Box::pin(chunks.map(move |chunk| {
+            enrolment.check(&peer)?;
+            chunk
+        }))))
     }
+
+    async fn join(
+        &self,
+        request: Request<pb::JoinRequest>,
+    ) -> Result<Response<pb::CertificateGrant>, Status> {
+        let caller = caller(&request)?;
+        let pb::JoinRequest { token, node, request } = request.into_inner();
+        let from = Some(caller.address.ip());
+        let granted = match &caller.peer {
+            // A token's secret is for the fleet's own server alone.
+            Peer::Plain => Err(Refusal::PlainAgents),
+            Peer::Anonymous | Peer::Node(_) => self.enrolment.join(&token, &node, &request, from).await,
+        };
+        let granted = granted.map_err(|refusal| self.refuse("join", &caller, refusal))?;
+        tracing::info!(node, address = %caller.address, "a node joined");
+        Ok(Response::new(self.granted(granted)))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<pb::RenewRequest>,
+    ) -> Result<Response<pb::CertificateGrant>, Status> {
+        let caller = caller(&request)?;
+        let renewed = match self.node_of(&caller) {
+            Ok(Some(peer)) => {
+                let from = Some(caller.address.ip());
+                self.enrolment
+                    .renew(&peer, &request.into_inner().request, from)
+                    .await
+            }
+            Ok(None) => Err(Refusal::PlainAgents),
+            Err(refusal) => Err(refusal),
+        };
+        let renewed = renewed.map_err(|refusal| self.refuse("renew", &caller, refusal))?;
+        Ok(Response::new(self.granted(renewed)))
+    }
+}
+
+impl Fleet {
+    fn granted(&self, grant: Grant) -> pb::CertificateGrant {
+        pb::CertificateGrant {
+            chain: grant.chain,
+            authority: self.enrolment.authority().certificate_pem().to_owned(),
+            renew_in_ms: grant.renew_in.0,
+        }
+    }
+}
+
+/// Who calls, as the connection's handshake found out.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Status::internal("the connection says nothing of its other end"))
 }
 
 /// Ends the session when the node no longer listens.
@@ -152,42 +337,60 @@ async fn next_report(reports: &mut Streaming<pb::AgentMessage>) -> Result<Option
     Ok(None)
 }
 
+/// Returns once the certificate that a session stands on holds no longer.
+async fn holds(certified: Option<&(Arc<Enrolment>, Arc<NodePeer>)>) -> &'static str {
+    match certified {
+        Some((enrolment, peer)) => enrolment.ended(peer).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Takes one session's reports to the driver.
 struct Receiver {
     driver: Driver,
     node: NodeId,
     session: SessionId,
     outbox: Arc<Outbox>,
+    /// Whose certificate the session stands on, and who knows whether it holds.
+    certified: Option<(Arc<Enrolment>, Arc<NodePeer>)>,
 }
 
 impl Receiver {
+    /// `false`: the driver has ended.
+    async fn connect(&self) -> bool {
+        let connected = FleetInput::Connected {
+            node: self.node.clone(),
+            session: self.session,
+            outbox: Arc::clone(&self.outbox),
+        };
+        self.driver.tell(connected).await
+    }
+
     async fn run(self, first: NodeReport, reports: Streaming<pb::AgentMessage>) {
         let Self {
             driver,
             node,
             session,
             outbox,
+            certified,
         } = &self;
         let (node, session) = (node.clone(), *session);
-        let connected = FleetInput::Connected {
-            node: node.clone(),
-            session,
-            outbox: Arc::clone(outbox),
-        };
-        if driver.tell(connected).await {
-            tracing::info!(%node, "connected");
-            tokio::select! {
-                () = self.take_in(first, reports) => {}
-                () = outbox.closed() => {}
+        tracing::info!(%node, "connected");
+        tokio::select! {
+            () = self.take_in(first, reports) => {}
+            () = outbox.closed() => {}
+            why = holds(certified.as_ref()) => {
+                tracing::warn!(%node, "{why}");
+                outbox.close(why);
             }
-            driver
-                .tell(FleetInput::Disconnected {
-                    node: node.clone(),
-                    session,
-                })
-                .await;
-            tracing::info!(%node, "disconnected");
         }
+        driver
+            .tell(FleetInput::Disconnected {
+                node: node.clone(),
+                session,
+            })
+            .await;
+        tracing::info!(%node, "disconnected");
         outbox.close("the session ended");
     }
 

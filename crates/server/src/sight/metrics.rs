@@ -17,7 +17,9 @@ use hotswap_telemetry::exposition::prometheus_client::registry::Registry;
 use hotswap_telemetry::exposition::{self, Listed, Readings};
 use hotswap_telemetry::process::Process;
 
+use crate::clock::wall_now;
 use crate::driver::World;
+use crate::enrolment::Enrolment;
 use crate::notify::Standing;
 use crate::registry::Collector as PackageCollector;
 use crate::tls::ApiCertificate;
@@ -40,6 +42,7 @@ impl Metrics {
         endpoints: Vec<Arc<Standing>>,
         collector: Arc<PackageCollector>,
         certificate: Option<Arc<ApiCertificate>>,
+        enrolment: Arc<Enrolment>,
     ) -> Self {
         let mut registry = Registry::default();
         world.counts().register(&mut registry);
@@ -59,6 +62,7 @@ impl Metrics {
         }));
         registry.register_collector(Box::new(Removed(collector)));
         registry.register_collector(Box::new(Shown(certificate)));
+        registry.register_collector(Box::new(Enrolled(enrolment)));
         Self(registry)
     }
 
@@ -88,6 +92,36 @@ impl Collector for Seen {
             Taken::new(&state, &obs, self.world.now(), self.heartbeat_timeout)
         };
         taken.write(&mut Readings::new(encoder), self.world.is_read_only())
+    }
+}
+
+/// Nodes' certificates.
+#[derive(Debug)]
+struct Enrolled(Arc<Enrolment>);
+
+impl Collector for Enrolled {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut readings = Readings::new(encoder);
+        let now = wall_now();
+        let (nearest, nodes) = self.0.credentials().nearest_expiry(now);
+        readings.gauge(
+            "hotswap_node_certificates",
+            "Nodes with a certificate that holds",
+            nodes as f64,
+        )?;
+        if let Some(nearest) = nearest {
+            readings.gauge(
+                "hotswap_node_certificate_expiry_seconds",
+                "Until the first of the nodes' certificates expires that was not renewed",
+                nearest.since(now).0 as f64 / 1e3,
+            )?;
+        }
+        let counts = self.0.counts().all();
+        readings.counters(
+            "hotswap_node_enrolments",
+            "Nodes that joined, renewed their certificate, had it revoked, or were refused",
+            counts.map(|(outcome, count)| ([("outcome", outcome)], count as f64)),
+        )
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn load(connection: &Connection) -> Result<AccessRecords, StoreError>
     })
 }
 
-fn records<T: DeserializeOwned>(
+pub(super) fn records<T: DeserializeOwned>(
     connection: &Connection,
     what: &'static str,
     sql: &str,

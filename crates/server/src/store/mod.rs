@@ -5,6 +5,7 @@
 
 mod access;
 mod audit;
+mod enrolment;
 mod error;
 mod reader;
 mod schema;
@@ -20,6 +21,7 @@ use hotswap_core::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
+use crate::enrolment::{EnrolmentChange, EnrolmentRecords};
 
 pub use access::{AccessChange, AccessRecords, SignedHead};
 pub use error::StoreError;
@@ -242,4 +244,19 @@ pub trait AccessStore: Send + Sync + 'static {
 
     /// Verifies the whole audit log; takes time in proportion.
     async fn verify_audit(&self) -> Result<Report, StoreError>;
+}
+
+/// What keeps join tokens, nodes' certificates, and revocations. The removal of a node revokes its certificates in the
+/// removal's own transaction.
+#[async_trait]
+pub trait EnrolmentStore: Send + Sync + 'static {
+    /// All of it: it fits into memory by its limits.
+    async fn load_enrolment(&self) -> Result<EnrolmentRecords, StoreError>;
+
+    /// Makes changes durable together with their audit entries, or none of them.
+    async fn change_enrolment(
+        &self,
+        changes: Vec<EnrolmentChange>,
+        audit: Vec<AuditEntry>,
+    ) -> Result<(), StoreError>;
 }

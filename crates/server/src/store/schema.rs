@@ -13,9 +13,10 @@ const APPLICATION_ID: i64 = 0x6873_7770;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each brings the schema from its place in the list to the next. Never edited once released.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_log.sql"),
     include_str!("migrations/0002_access.sql"),
+    include_str!("migrations/0003_enrolment.sql"),
 ];
 
 /// The schema that this version writes.

@@ -19,10 +19,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::access::{self, AccessChange, AccessRecords, SignedHead};
 use super::writer::{self, Job, Snapshot};
 use super::{
-    AccessStore, Batch, DeploymentQuery, DeploymentRow, Entry, FeedEntry, FeedQuery, FirstAnswer, Leadership,
-    Store, StoreError, audit, reader, schema,
+    AccessStore, Batch, DeploymentQuery, DeploymentRow, EnrolmentStore, Entry, FeedEntry, FeedQuery,
+    FirstAnswer, Leadership, Store, StoreError, audit, enrolment, reader, schema,
 };
 use crate::audit::{AuditEntry, AuditQuery, AuditRow, Head, Report};
+use crate::enrolment::{EnrolmentChange, EnrolmentRecords};
 
 /// The database's file in the data directory.
 pub const DATABASE_FILE: &str = "hotswap.db";
@@ -247,5 +248,20 @@ impl AccessStore for SqliteStore {
         tokio::task::spawn_blocking(verify)
             .await
             .map_err(|_| StoreError::Closed)?
+    }
+}
+
+#[async_trait]
+impl EnrolmentStore for SqliteStore {
+    async fn load_enrolment(&self) -> Result<EnrolmentRecords, StoreError> {
+        self.read(enrolment::load).await
+    }
+
+    async fn change_enrolment(
+        &self,
+        changes: Vec<EnrolmentChange>,
+        audit: Vec<AuditEntry>,
+    ) -> Result<(), StoreError> {
+        self.write(|reply| Job::Enrolment(changes, audit, reply)).await
     }
 }

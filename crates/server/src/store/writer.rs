@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::access::{self, AccessChange, SignedHead};
 use super::audit::Chain;
-use super::{Batch, Entry, FirstAnswer, Leadership, StoreError};
+use super::{Batch, Entry, FirstAnswer, Leadership, StoreError, enrolment};
 use crate::audit::AuditEntry;
+use crate::enrolment::EnrolmentChange;
 
 /// Work that waits for the writer. The driver waits for each batch, so there is never more than a few.
 pub(super) const QUEUE_MAX: usize = 16;
@@ -34,6 +35,11 @@ pub(super) enum Job {
         Vec<AuditEntry>,
         oneshot::Sender<Result<(), StoreError>>,
     ),
+    Enrolment(
+        Vec<EnrolmentChange>,
+        Vec<AuditEntry>,
+        oneshot::Sender<Result<(), StoreError>>,
+    ),
     Head(Box<SignedHead>, oneshot::Sender<Result<(), StoreError>>),
     ForgetEvents(WallTime, oneshot::Sender<Result<usize, StoreError>>),
 }
@@ -48,6 +54,10 @@ pub(super) fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
             Job::Snapshot(snapshot, reply) => drop(reply.send(keep_snapshot(&mut connection, &snapshot))),
             Job::Access(changes, audit, reply) => {
                 let change = |transaction: &Transaction<'_>| access::change(transaction, &changes, &audit);
+                drop(reply.send(within(&mut connection, change)));
+            }
+            Job::Enrolment(changes, audit, reply) => {
+                let change = |transaction: &Transaction<'_>| enrolment::change(transaction, &changes, &audit);
                 drop(reply.send(within(&mut connection, change)));
             }
             Job::Head(head, reply) => {
@@ -93,6 +103,7 @@ fn commit(connection: &mut Connection, batch: &Batch) -> Result<(), StoreError> 
     take_numbers(&transaction, batch)?;
     let mut chain = Chain::open(&transaction)?;
     append(&transaction, &mut chain, &batch.events)?;
+    enrolment::revoke_removed(&transaction, &batch.events)?;
     batch.audit.iter().try_for_each(|entry| chain.append(entry))?;
     put_deployments(&transaction, &batch.deployments)?;
     mark_undone(&transaction, &batch.undone)?;

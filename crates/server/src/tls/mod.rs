@@ -10,13 +10,12 @@ use std::time::{Duration, SystemTime};
 
 use hotswap_transport::Authority;
 
+use crate::enrolment::AUTHORITY_FOLDER;
 use crate::server::StartError;
 
 pub(crate) use certificate::refused;
 pub use certificate::{ApiCertificate, CertificateError};
 
-/// The authority's folder in the data directory.
-const AUTHORITY_DIR: &str = "ca";
 /// Longest handshake: a client on a slow line needs a second or two.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often certificates' files are looked at, and whether our own one is due.
@@ -111,7 +110,7 @@ impl TlsConfig {
             TlsMode::Auto | TlsMode::Off { .. } => None,
             TlsMode::Files { certificate, key } => Some(ApiCertificate::from_files(certificate, key)?),
             TlsMode::Own => {
-                let (folder, now) = (data_dir.join(AUTHORITY_DIR), SystemTime::now());
+                let (folder, now) = (data_dir.join(AUTHORITY_FOLDER), SystemTime::now());
                 let authority = Authority::open_or_create(&folder, now).map_err(CertificateError::from)?;
                 let authority = Arc::new(authority);
                 let own = ApiCertificate::own(authority, &folder, listens.ip(), &self.names, now);

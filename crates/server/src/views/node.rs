@@ -12,6 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::time::rfc3339;
+use crate::enrolment::NodeCertificate;
 
 /// CPU in use above which a node is degraded, in %.
 const CPU_PERCENT_MAX: f64 = 90.0;
@@ -56,6 +57,42 @@ pub struct NodeView {
     pub health: Option<NodeHealthView>,
     /// What it runs, by its own report.
     pub modules: Vec<NodeModule>,
+    /// Its certificate; null where it has none, as on a server that takes agents without TLS.
+    pub certificate: Option<NodeCertificateView>,
+}
+
+/// A node's certificate: the one that holds longest.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCertificateView {
+    /// Its serial number, hexadecimal.
+    pub serial: String,
+    /// Valid, Expired or Revoked.
+    pub state: &'static str,
+    /// When it was issued.
+    #[schema(format = "date-time")]
+    pub issued_at: String,
+    /// Until when it holds, unless it is renewed.
+    #[schema(format = "date-time")]
+    pub expires_at: String,
+    /// Since when it is refused.
+    #[schema(format = "date-time")]
+    pub revoked_at: Option<String>,
+}
+
+/// A certificate, as the API shows it.
+pub fn certificate_view(of: &NodeCertificate, now: Now) -> NodeCertificateView {
+    NodeCertificateView {
+        serial: of.serial.to_string(),
+        state: match of.revoked {
+            Some(_) => "Revoked",
+            None if of.is_live(now.wall) => "Valid",
+            None => "Expired",
+        },
+        issued_at: rfc3339(of.issued),
+        expires_at: rfc3339(of.expires),
+        revoked_at: of.revoked.map(rfc3339),
+    }
 }
 
 /// An operator's wish that a node serve nothing.
@@ -189,8 +226,8 @@ pub fn last_heartbeat(seen: Option<&NodeObs>) -> Option<String> {
 pub fn view(
     id: &NodeId,
     node: &Node,
-    state: &State,
-    obs: &Observations,
+    (state, obs): (&State, &Observations),
+    certificate: Option<&NodeCertificate>,
     now: Now,
     heartbeat_timeout: Millis,
 ) -> NodeView {
@@ -221,6 +258,7 @@ pub fn view(
         modules: modules
             .map(|(name, module)| module_view(id, node, state, name, module))
             .collect(),
+        certificate: certificate.map(|of| certificate_view(of, now)),
     }
 }
 

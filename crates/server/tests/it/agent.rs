@@ -13,12 +13,15 @@ use hotswap_core::report::{
 use hotswap_core::spec::{Generation, ModuleSpec, NodeSpec, Observe};
 use hotswap_core::time::Millis;
 use hotswap_package::digest_of;
+use hotswap_server::RunningServer;
 use hotswap_wire::pb::agent_service_client::AgentServiceClient;
 use hotswap_wire::{Ack, FetchRequest, ServerMessage, pb};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::certified::Certificate;
 
 /// How a node fares with candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,22 @@ impl FakeNode {
             .await
             .unwrap();
         let client = AgentServiceClient::new(channel);
+        let mut node = Node::new(client, name, fares);
+        let hello = hello(environment);
+        Self(tokio::spawn(async move { node.run(hello).await }))
+    }
+}
+
+impl FakeNode {
+    /// One with a certificate.
+    pub(crate) async fn join_as(
+        server: &RunningServer,
+        certificate: &Certificate,
+        name: &str,
+        environment: &str,
+        fares: Fares,
+    ) -> Self {
+        let client = certificate.line(server).await.unwrap();
         let mut node = Node::new(client, name, fares);
         let hello = hello(environment);
         Self(tokio::spawn(async move { node.run(hello).await }))

@@ -17,7 +17,7 @@ use tonic::{Code, Status, Streaming};
 use crate::agent::{FakeNode, Fares, hello};
 use crate::harness::{TestServer, package};
 
-fn report(node: &str, seq: u64, hello: Option<Hello>, highest: Generation) -> pb::AgentMessage {
+pub(crate) fn report(node: &str, seq: u64, hello: Option<Hello>, highest: Generation) -> pb::AgentMessage {
     pb::AgentMessage::from(&node_report(node, seq, hello, highest))
 }
 
@@ -52,7 +52,7 @@ async fn session(server: &TestServer, first: pb::AgentMessage) -> Result<Session
 }
 
 /// The status that a session ends with.
-async fn end(mut messages: Streaming<pb::ServerMessage>) -> Status {
+pub(crate) async fn end(mut messages: Streaming<pb::ServerMessage>) -> Status {
     loop {
         match messages.message().await {
             Ok(Some(_)) => {}

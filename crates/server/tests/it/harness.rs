@@ -86,6 +86,7 @@ pub(crate) fn config(dir: &Path) -> ServerConfig {
         http: ([127, 0, 0, 1], 0).into(),
         agents: ([127, 0, 0, 1], 0).into(),
         environments: Some(environments()),
+        plain_agents: true,
         heartbeat: Duration::from_millis(500),
         package_bytes_max: 4 << 20,
         gate: Gate::default().allowing_unsigned(),

@@ -2,10 +2,12 @@
 
 mod access;
 mod agent;
+mod agents_tls;
 mod api;
 mod approvals;
 mod audit;
 mod bodies;
+mod certified;
 mod contract;
 mod deployments;
 mod disk;

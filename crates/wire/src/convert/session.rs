@@ -42,6 +42,7 @@ impl From<&ServerMessage> for pb::ServerMessage {
             ServerMessage::Settings(settings) => Message::Settings(pb::Settings {
                 fleet: settings.fleet.0.as_bytes().to_vec(),
                 heartbeat_ms: settings.heartbeat.0,
+                renew_in_ms: settings.renew_in.map(|renew_in| renew_in.0),
             }),
         };
         Self {
@@ -115,6 +116,7 @@ fn settings_in(settings: &pb::Settings) -> Result<Settings, Malformed> {
     Ok(Settings {
         fleet: fleet_in(&settings.fleet).at("fleet")?,
         heartbeat: Millis(settings.heartbeat_ms),
+        renew_in: settings.renew_in_ms.map(Millis),
     })
 }
 

@@ -291,12 +291,15 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
     prop_oneof![
         spec().prop_map(ServerMessage::Spec),
         ack().prop_map(ServerMessage::Ack),
-        (any::<[u8; 16]>(), 1..u64::MAX).prop_map(|(fleet, heartbeat)| {
-            ServerMessage::Settings(Settings {
-                fleet: FleetId(uuid::Uuid::from_bytes(fleet)),
-                heartbeat: Millis(heartbeat),
-            })
-        }),
+        (any::<[u8; 16]>(), 1..u64::MAX, proptest::option::of(any::<u64>())).prop_map(
+            |(fleet, heartbeat, renew_in)| {
+                ServerMessage::Settings(Settings {
+                    fleet: FleetId(uuid::Uuid::from_bytes(fleet)),
+                    heartbeat: Millis(heartbeat),
+                    renew_in: renew_in.map(Millis),
+                })
+            }
+        ),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! What an operator does to servers and agents that are in use.
 
 mod backup;
+mod certificates;
 pub(crate) mod customers;
 mod reload;
 mod service;

@@ -109,6 +109,8 @@ fn an_agent_tells_its_manager_which_process_succeeds_it() {
         "QA",
         "--server",
         &server.agents,
+        "--join-token-file",
+        &server.join_token("QA"),
     ]);
     command.args(["--data", data.to_str().unwrap(), "--ingress", "127.0.0.1:0"]);
     command.env("NOTIFY_SOCKET", &manager.path);

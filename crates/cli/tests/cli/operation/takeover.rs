@@ -53,6 +53,8 @@ fn agent(server: &Server, program: &Path) -> Process {
     command.args([
         "--server",
         &server.agents,
+        "--join-token-file",
+        &server.join_token("Production"),
         "--data",
         data.to_str().unwrap(),
         "--ingress",

@@ -1,0 +1,193 @@
+//! Join tokens and nodes' certificates in memory: nobody is let in by a query.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hotswap_core::ids::NodeId;
+use hotswap_core::time::WallTime;
+use hotswap_transport::Serial;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::model::{EnrolmentChange, EnrolmentRecords, JoinToken, NodeCertificate};
+use super::refusal::Refusal;
+
+/// What is known of join tokens, certificates and revocations.
+#[derive(Debug)]
+pub struct Credentials {
+    known: RwLock<Known>,
+    /// For handshakes: the serials that are refused.
+    revoked: Arc<ArcSwap<BTreeSet<Serial>>>,
+    /// How often something was revoked: open sessions look again.
+    revocations: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    tokens: HashMap<Uuid, JoinToken>,
+    certificates: HashMap<Serial, NodeCertificate>,
+    by_node: BTreeMap<NodeId, BTreeSet<Serial>>,
+    revocations: BTreeMap<NodeId, WallTime>,
+}
+
+impl Credentials {
+    /// Of what is kept.
+    pub fn new(records: EnrolmentRecords) -> Self {
+        let mut known = Known::default();
+        for token in records.tokens {
+            known.tokens.insert(token.id, token);
+        }
+        known.revocations.extend(records.revocations);
+        for certificate in records.certificates {
+            known.put(certificate);
+        }
+        let revoked = Arc::new(ArcSwap::from_pointee(known.revoked_serials()));
+        Self {
+            known: RwLock::new(known),
+            revoked,
+            revocations: watch::Sender::new(0),
+        }
+    }
+
+    /// The serials that handshakes refuse.
+    pub(super) fn revoked(&self) -> Arc<ArcSwap<BTreeSet<Serial>>> {
+        Arc::clone(&self.revoked)
+    }
+
+    /// Wakes whoever looks after an open session each time something is revoked.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.revocations.subscribe()
+    }
+
+    /// All of a node's certificates are refused from now on. Durable already.
+    pub fn revoke(&self, node: &NodeId, at: WallTime) {
+        self.apply([EnrolmentChange::Revoke(node.clone(), at)]);
+    }
+
+    pub(super) fn apply(&self, changes: impl IntoIterator<Item = EnrolmentChange>) {
+        let mut known = self.known.write();
+        let mut look_again = false;
+        for change in changes {
+            look_again |= matches!(change, EnrolmentChange::Revoke(..) | EnrolmentChange::Forget(..));
+            known.apply(change);
+        }
+        if look_again {
+            self.revoked.store(Arc::new(known.revoked_serials()));
+            drop(known);
+            self.revocations.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Whether a certificate that the handshake took is still taken.
+    ///
+    /// # Errors
+    /// It was revoked: by its number, or, where this log doesn't know it, by its node's name.
+    pub(super) fn stands(&self, node: &NodeId, serial: &Serial) -> Result<(), Refusal> {
+        let known = self.known.read();
+        let revoked = match known.certificates.get(serial) {
+            Some(certificate) => certificate.revoked.is_some(),
+            None => known.revocations.contains_key(node),
+        };
+        if revoked { Err(Refusal::Revoked) } else { Ok(()) }
+    }
+
+    pub(super) fn token(&self, id: &Uuid) -> Option<JoinToken> {
+        self.known.read().tokens.get(id).cloned()
+    }
+
+    pub(super) fn tokens(&self) -> Vec<JoinToken> {
+        self.known.read().tokens.values().cloned().collect()
+    }
+
+    pub(super) fn certificate(&self, serial: &Serial) -> Option<NodeCertificate> {
+        self.known.read().certificates.get(serial).cloned()
+    }
+
+    /// A node's certificates that hold, the newest last.
+    pub fn live(&self, node: &NodeId, now: WallTime) -> Vec<NodeCertificate> {
+        let known = self.known.read();
+        let mut live: Vec<_> = known.of(node).filter(|of| of.is_live(now)).cloned().collect();
+        live.sort_by_key(|certificate| (certificate.expires, certificate.issued));
+        live
+    }
+
+    /// A node's certificate that holds longest, or else the one that was revoked or has expired last.
+    pub fn newest(&self, node: &NodeId) -> Option<NodeCertificate> {
+        let known = self.known.read();
+        let newest = known
+            .of(node)
+            .max_by_key(|of| (of.revoked.is_none(), of.expires, of.issued));
+        newest.cloned()
+    }
+
+    /// When the first of the nodes has no certificate any more, unless it is renewed; and how many nodes have one.
+    pub fn nearest_expiry(&self, now: WallTime) -> (Option<WallTime>, usize) {
+        let known = self.known.read();
+        let newest = known.by_node.values().filter_map(|serials| {
+            let of = serials.iter().filter_map(|serial| known.certificates.get(serial));
+            of.filter(|of| of.is_live(now)).map(|of| of.expires).max()
+        });
+        newest.fold(
+            (None, 0),
+            |(nearest, count): (Option<WallTime>, usize), expires| {
+                (
+                    Some(nearest.map_or(expires, |nearest| nearest.min(expires))),
+                    count + 1,
+                )
+            },
+        )
+    }
+}
+
+impl Known {
+    fn of(&self, node: &NodeId) -> impl Iterator<Item = &NodeCertificate> {
+        let serials = self.by_node.get(node).into_iter().flatten();
+        serials.filter_map(|serial| self.certificates.get(serial))
+    }
+
+    fn put(&mut self, mut certificate: NodeCertificate) {
+        // A removal may have become durable between this certificate's transaction and here.
+        let since = self.revocations.get(&certificate.node).copied();
+        if certificate.revoked.is_none() {
+            certificate.revoked = since.filter(|at| *at > certificate.issued);
+        }
+        self.by_node
+            .entry(certificate.node.clone())
+            .or_default()
+            .insert(certificate.serial.clone());
+        self.certificates.insert(certificate.serial.clone(), certificate);
+    }
+
+    fn apply(&mut self, change: EnrolmentChange) {
+        match change {
+            EnrolmentChange::PutToken(token) => drop(self.tokens.insert(token.id, *token)),
+            EnrolmentChange::EndToken(id) => drop(self.tokens.remove(&id)),
+            EnrolmentChange::PutCertificate(certificate) => self.put(*certificate),
+            EnrolmentChange::Revoke(node, at) => {
+                for serial in self.by_node.get(&node).into_iter().flatten() {
+                    if let Some(certificate) = self.certificates.get_mut(serial) {
+                        certificate.revoked.get_or_insert(at);
+                    }
+                }
+                self.revocations.insert(node, at);
+            }
+            EnrolmentChange::Forget(expired, revoked) => {
+                self.certificates.retain(|_, of| of.expires >= expired);
+                let certificates = &self.certificates;
+                self.by_node.retain(|_, serials| {
+                    serials.retain(|serial| certificates.contains_key(serial));
+                    !serials.is_empty()
+                });
+                self.revocations.retain(|_, at| *at >= revoked);
+            }
+            EnrolmentChange::PutAnswer(_) => {}
+        }
+    }
+
+    fn revoked_serials(&self) -> BTreeSet<Serial> {
+        let revoked = self.certificates.values().filter(|of| of.revoked.is_some());
+        revoked.map(|of| of.serial.clone()).collect()
+    }
+}
