@@ -11,7 +11,7 @@ use crate::fleet::{DEADLINE, Process, Server, trust_file};
 
 const MODULE: &str = "packet-limiter";
 const ENVIRONMENTS: &str = "\
-[[environments]]
+NATIVE[[environments]]
 name = \"Production\"
 strategy = { type = \"Canary\", percents = [20, 100] }
 grants = { kinds = [\"ebpf\"], variables = [\"UPLINK\"] }
@@ -26,9 +26,15 @@ const RATE: u64 = 2_000;
 const NODES: u8 = 3;
 const PINS: &str = "/sys/fs/bpf/hotswap";
 
-fn server() -> (Server, tempfile::NamedTempFile) {
+/// `native`: whether the server has its kernel verify what is deployed.
+fn server(native: bool) -> (Server, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-    std::fs::write(file.path(), ENVIRONMENTS).unwrap();
+    let own = if native {
+        "[server]\nnative-kinds = [\"ebpf\"]\n"
+    } else {
+        ""
+    };
+    std::fs::write(file.path(), ENVIRONMENTS.replace("NATIVE", own)).unwrap();
     let args = ["--config", file.path().to_str().unwrap()];
     (Server::start(&args), file)
 }
@@ -130,7 +136,7 @@ fn eventually(what: &str, is: impl Fn() -> bool) {
 
 #[test]
 fn an_object_is_begun_looked_at_and_refused_where_no_node_runs_it() {
-    let (server, _file) = server();
+    let (server, _file) = server(false);
     let plain = agent(&server, 1, &[]);
     server.eventually(&["nodes"], "node-1");
     server.push(example("1.0.0").to_str().unwrap()).exits(0);
@@ -182,12 +188,59 @@ fn an_object_is_begun_looked_at_and_refused_where_no_node_runs_it() {
     server.push(folder.to_str().unwrap()).exits(0);
 }
 
+/// A version whose program's last instruction is none.
+fn push_broken(server: &Server, version: &str) {
+    let folder = server.dir.path().join(format!("broken-{version}"));
+    std::fs::create_dir(&folder).unwrap();
+    let manifest = std::fs::read_to_string(example("1.0.0").join("module.toml")).unwrap();
+    std::fs::write(
+        folder.join("module.toml"),
+        manifest.replace("\"1.0.0\"", &format!("\"{version}\"")),
+    )
+    .unwrap();
+    let mut object = std::fs::read(example("1.0.0").join("packet-limiter.o")).unwrap();
+    let exit = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    let at = (0..object.len())
+        .step_by(8)
+        .find(|at| object[*at..].starts_with(&exit))
+        .unwrap();
+    object[at] = 0xff;
+    std::fs::write(folder.join("packet-limiter.o"), object).unwrap();
+    server.push(folder.to_str().unwrap()).exits(0);
+}
+
+#[test]
+fn what_the_kernel_refuses_never_gets_to_a_hook() {
+    if !inside("ebpf::what_the_kernel_refuses_never_gets_to_a_hook") {
+        return;
+    }
+    let _wire = Wire::new(1);
+    for native in [false, true] {
+        let (server, _file) = server(native);
+        let agent = agent(&server, 1, &["--native-kind", "ebpf"]);
+        server.eventually(&["nodes"], "node-1");
+        server.eventually(&["nodes", "show", "node-1"], "bpffs");
+        push_broken(&server, "1.3.0");
+        let failed = deploy(&server, "1.3.0", 1).to_string();
+        assert!(
+            failed.contains("the kernel refused the program limit")
+                && failed.contains("last insn is not an exit or jmp"),
+            "{failed}"
+        );
+        // Who has the privilege finds out before any node is asked, with all that the verifier said.
+        assert_eq!(failed.contains("it does not start: "), native, "{failed}");
+        assert!(failed.contains("processed "), "{failed}");
+        assert_eq!(agent.stop(), 0);
+        assert!(!Path::new(PINS).exists());
+    }
+}
+
 #[test]
 fn programs_are_rolled_out_taken_back_and_never_leave_their_hooks() {
     if !inside("ebpf::programs_are_rolled_out_taken_back_and_never_leave_their_hooks") {
         return;
     }
-    let (server, _file) = server();
+    let (server, _file) = server(false);
     let wires: Vec<Wire> = (1..=NODES).map(Wire::new).collect();
     let native = ["--native-kind", "ebpf"];
     let mut agents: Vec<Process> = (1..=NODES)

@@ -188,16 +188,27 @@ fn load<'a>(loaded: &'a mut Object, attached: &Attached) -> Result<&'a mut Progr
             let log = verifier_log.to_string();
             tracing::warn!(program = name, error = %io_error, "the kernel's verifier refused a program:\n{log}");
             Err(format!(
-                "the kernel refused the program {name} ({io_error}); its verifier says: {}",
-                gist(&log)
+                "the kernel refused the program {name} ({io_error}); its verifier says: {}; its log:\n{}",
+                gist(&log),
+                end_of(&log)
             ))
         }
         Err(error) => Err(format!("the program {name} can't be loaded: {}", told(&error))),
     }
 }
 
-/// Most characters of a verifier's log in a message; all of it is in the node's log.
+/// Most bytes of a verifier's log that are told before all of it: so many fit in a node's report.
 const GIST_LEN_MAX: usize = 320;
+/// Most bytes of a verifier's log in an error, its last ones; all of it is in the log of this process.
+const LOG_LEN_MAX: usize = 16 << 10;
+
+/// As much of a verifier's log as an error holds.
+fn end_of(log: &str) -> &str {
+    let from = log.len().saturating_sub(LOG_LEN_MAX);
+    (from..=log.len())
+        .find_map(|at| log.get(at..))
+        .unwrap_or_default()
+}
 
 /// The lines of a verifier's log that say why, which are its last ones before the statistics.
 fn gist(log: &str) -> String {
@@ -244,5 +255,7 @@ mod tests {
         );
         assert!(super::gist(&"x".repeat(10_000)).len() <= GIST_LEN_MAX);
         assert_eq!(super::gist("processed 3 insns\n"), "nothing");
+        let long = format!("{}the end", "ä".repeat(LOG_LEN_MAX));
+        assert!(end_of(&long).len() <= LOG_LEN_MAX && end_of(&long).ends_with("the end"));
     }
 }

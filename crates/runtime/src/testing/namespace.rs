@@ -23,7 +23,7 @@ pub fn inside(test: &str) -> bool {
         sh("ip link set lo up");
         return true;
     }
-    let can = "mount -t bpf bpf /sys/fs/bpf && ip link add hotswap0 type veth peer name hotswap1";
+    let can = "mount -t bpf bpf /sys/fs/bpf && ip link add hotswap0 type veth peer name hotswap1 && bpftool version";
     let can = Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", can])
         .output();
@@ -32,7 +32,7 @@ pub fn inside(test: &str) -> bool {
         Ok(can) => {
             let why = String::from_utf8_lossy(&can.stderr);
             println!(
-                "left out: {test} needs root, a kernel with bpffs, and iproute2: {}",
+                "left out: {test} needs root, a kernel with bpffs, iproute2 and bpftool: {}",
                 why.trim()
             );
             return false;

@@ -20,9 +20,12 @@ const CLOSE_DEADLINE: Duration = Duration::ZERO;
 pub(super) async fn test(bench: &Bench, request: &CheckRequest, package: Package) -> Result<String, String> {
     let kind = package.manifest.kind;
     let Some(runtime) = bench.runtimes.get(kind) else {
+        let left = match package.manifest.smoke.len() {
+            0 => "nodes are the first to".to_owned(),
+            checks => format!("the {checks} smoke checks are the nodes' to run"),
+        };
         return Ok(format!(
-            "not run here: this server starts no modules of kind {kind}; the {} smoke checks are the nodes' to run",
-            package.manifest.smoke.len()
+            "not run here: this server starts no modules of kind {kind}; {left}"
         ));
     };
     let launch = launch(bench, request);
