@@ -63,6 +63,7 @@ faults! {
     NodeSlow "node-slow" "node" "a slow node is waited for until its deadline"
     NodeWiped "node-wiped" "node" "a node that lost its disk is told everything anew"
     NodeFull "node-full" "node" "a full disk leaves what serves and the ledger intact"
+    HookLost "hook-lost" "node" "who lost its hook is told ill; only who was on trial is left, the others go on when it is back"
 }
 
 impl Fault {

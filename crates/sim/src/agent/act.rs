@@ -160,6 +160,26 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// What acts at hooks of this node is at them no more for so many ms, such as while their interface is away.
+    pub fn loses_hooks(&self, lasts: u64, around: &mut Around<'_>) {
+        for plan in around.scenario.modules.iter().filter(|plan| !plan.kind.routes()) {
+            let Some(live) = self.live.get(&plan.name) else {
+                continue;
+            };
+            for (digest, _) in &live.routes {
+                let Some(&load) = live.load_of.get(digest) else {
+                    continue;
+                };
+                for (at, result) in [(1, Err("its hook is lost".to_owned())), (lasts + 1, Ok(()))] {
+                    let health = Later::Health(plan.name.clone(), *digest, load, result);
+                    around.later.push((at, health));
+                }
+            }
+        }
+    }
+}
+
 /// When a release that was just loaded turns ill, and whether it recovers.
 pub(super) fn health_plan(module: &ModuleName, digest: Digest, load: u64, around: &mut Around<'_>) {
     let push = |around: &mut Around<'_>, at, result: Result<(), &str>| {

@@ -76,6 +76,15 @@ impl World {
                 self.agents[node].full = true;
                 self.queue(up_to(6_000), Happening::AgentHasRoom(node));
             }
+            Fault::HookLost => {
+                let lasts = up_to(6_000);
+                if self.agents[node].machine.is_some() {
+                    self.agent_input(node, |agent, around| {
+                        agent.loses_hooks(lasts, around);
+                        Ok(())
+                    })?;
+                }
+            }
             Fault::TornLedger
             | Fault::Delay
             | Fault::Twice
