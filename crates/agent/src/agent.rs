@@ -271,11 +271,13 @@ impl Agent {
             let (meter, line, spans, totals) =
                 (meter.clone(), Arc::clone(&line), spans.clone(), totals.clone());
             let (node, environment) = (config.node.to_string(), config.environment.to_string());
+            let credential = way.credential.clone();
             move || Shown {
                 node: node.clone(),
                 environment: environment.clone(),
                 meter: meter.clone(),
                 line: Arc::clone(&line),
+                credential: credential.clone(),
                 spans: spans.clone(),
                 health: HealthMeter::new(totals.clone()).into(),
                 started: std::time::Instant::now(),

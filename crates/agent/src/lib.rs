@@ -23,7 +23,7 @@ pub mod takeover;
 
 pub use agent::{Agent, AgentError, Retired, RunningAgent};
 pub use config::{AgentConfig, ConfigError, TraceConfig};
-pub use credential::{CredentialError, JoinSource};
+pub use credential::{CredentialError, JoinSource, NODE_CERTIFICATE_FILE};
 pub use disk::{FolderError, LedgerError, StoreError};
 pub use driver::Stats;
 pub use spans::RequestSpans;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hotswap_core::analysis::{EDGES_PER_DOUBLING, Histogram};
 use hotswap_core::report::NodeHealth;
@@ -19,6 +19,7 @@ use hotswap_telemetry::process::Process;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::credential::Credential;
 use crate::driver::HealthMeter;
 use crate::meter::{Counters, Meter, Reading};
 
@@ -47,6 +48,8 @@ pub(crate) struct Shown {
     pub(crate) environment: String,
     pub(crate) meter: Meter,
     pub(crate) line: std::sync::Arc<Line>,
+    /// Who the node is to its server; `None` without TLS.
+    pub(crate) credential: Option<std::sync::Arc<Credential>>,
     pub(crate) spans: Option<Spans>,
     /// From one reading to the next: each reader has its own.
     pub(crate) health: Mutex<HealthMeter>,
@@ -109,6 +112,18 @@ impl Collector for Shown {
             "1 while the session with the server stands",
             f64::from(u8::from(stands)),
         )?;
+        let left = self
+            .credential
+            .as_ref()
+            .and_then(|credential| credential.not_after());
+        if let Some(end) = left {
+            let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+            readings.gauge(
+                "hotswap_agent_certificate_expires_seconds",
+                "Until this node's certificate expires, unless it is renewed",
+                left.as_secs_f64(),
+            )?;
+        }
         let info = [
             ("environment", self.environment.as_str()),
             ("node", self.node.as_str()),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use hotswap_transport::{Request, certificates, peer_certificate, request, request_with, write_secret};
 use zeroize::Zeroizing;
 
-/// The node's certificate and its key.
-const NODE_FILE: &str = "node.pem";
+/// The node's certificate and its key, in the data folder.
+pub const NODE_CERTIFICATE_FILE: &str = "node.pem";
 /// The authority's certificate.
 const AUTHORITY_FILE: &str = "authority.pem";
 /// The key of a join that is under way: a try whose answer was lost is repeated by it.
@@ -98,7 +98,7 @@ impl Files {
 
     /// What is kept, if this node has joined.
     pub(super) fn read(&self, node: &str) -> Result<Option<Kept>, CredentialError> {
-        let path = self.folder.join(NODE_FILE);
+        let path = self.folder.join(NODE_CERTIFICATE_FILE);
         let Some(node_pem) = read(&path)? else {
             return Ok(None);
         };
@@ -135,7 +135,7 @@ impl Files {
     pub(super) fn write(&self, kept: &Kept) -> Result<(), CredentialError> {
         let authority = self.folder.join(AUTHORITY_FILE);
         write_secret(&authority, &kept.authority_pem).map_err(unusable(&authority))?;
-        let node = self.folder.join(NODE_FILE);
+        let node = self.folder.join(NODE_CERTIFICATE_FILE);
         write_secret(&node, &kept.node_pem).map_err(unusable(&node))?;
         let joining = self.folder.join(JOINING_FILE);
         match fs::remove_file(&joining) {

@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 pub(crate) use connector::{CONNECT_TIME_MAX, channel};
-pub use files::CredentialError;
+pub use files::{CredentialError, NODE_CERTIFICATE_FILE};
 
 use crate::config::{AgentConfig, ConfigError};
 use files::{Files, Kept};

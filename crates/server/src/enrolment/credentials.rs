@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::model::{EnrolmentChange, EnrolmentRecords, JoinToken, NodeCertificate};
+use super::model::{EnrolmentChange, EnrolmentRecords, JoinToken, NodeCertificate, Origin};
 use super::refusal::Refusal;
 
 /// What is known of join tokens, certificates and revocations.
@@ -41,7 +41,7 @@ impl Credentials {
         }
         known.revocations.extend(records.revocations);
         for certificate in records.certificates {
-            known.put(certificate);
+            known.put(certificate, &Origin::Join);
         }
         let revoked = Arc::new(ArcSwap::from_pointee(known.revoked_serials()));
         Self {
@@ -66,11 +66,16 @@ impl Credentials {
         self.apply([EnrolmentChange::Revoke(node.clone(), at)]);
     }
 
-    pub(super) fn apply(&self, changes: impl IntoIterator<Item = EnrolmentChange>) {
+    /// Takes up what is durable.
+    pub fn apply(&self, changes: impl IntoIterator<Item = EnrolmentChange>) {
         let mut known = self.known.write();
         let mut look_again = false;
         for change in changes {
-            look_again |= matches!(change, EnrolmentChange::Revoke(..) | EnrolmentChange::Forget(..));
+            // What comes may be revoked already.
+            look_again |= !matches!(
+                change,
+                EnrolmentChange::PutToken(_) | EnrolmentChange::EndToken(_) | EnrolmentChange::PutAnswer(_)
+            );
             known.apply(change);
         }
         if look_again {
@@ -147,12 +152,18 @@ impl Known {
         serials.filter_map(|serial| self.certificates.get(serial))
     }
 
-    fn put(&mut self, mut certificate: NodeCertificate) {
-        // A removal may have become durable between this certificate's transaction and here.
-        let since = self.revocations.get(&certificate.node).copied();
-        if certificate.revoked.is_none() {
-            certificate.revoked = since.filter(|at| *at > certificate.issued);
-        }
+    /// A removal, which takes no turns with other changes, may have come here first. The store looks by the same rules.
+    fn put(&mut self, mut certificate: NodeCertificate, origin: &Origin) {
+        let revoked = self.revocations.get(&certificate.node).copied();
+        let since = match origin {
+            Origin::Join => revoked.filter(|at| *at > certificate.issued),
+            Origin::Renewal(of) => match self.certificates.get(of) {
+                Some(of) => of.revoked,
+                None => revoked,
+            },
+            Origin::Unrecorded => revoked,
+        };
+        certificate.revoked = certificate.revoked.or(since);
         self.by_node
             .entry(certificate.node.clone())
             .or_default()
@@ -164,7 +175,7 @@ impl Known {
         match change {
             EnrolmentChange::PutToken(token) => drop(self.tokens.insert(token.id, *token)),
             EnrolmentChange::EndToken(id) => drop(self.tokens.remove(&id)),
-            EnrolmentChange::PutCertificate(certificate) => self.put(*certificate),
+            EnrolmentChange::PutCertificate(certificate, origin) => self.put(*certificate, &origin),
             EnrolmentChange::Revoke(node, at) => {
                 for serial in self.by_node.get(&node).into_iter().flatten() {
                     if let Some(certificate) = self.certificates.get_mut(serial) {

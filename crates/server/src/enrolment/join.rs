@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use hotswap_core::ids::{EnvName, NodeId};
 use hotswap_core::time::{Millis, WallTime};
-use hotswap_transport::{AuthorityError, KeyId, NodeIdentity};
+use hotswap_transport::{AuthorityError, KeyId, NodeIdentity, Serial};
 use uuid::Uuid;
 
-use super::model::{EnrolmentChange, JoinToken, NodeCertificate};
+use super::model::{EnrolmentChange, JoinToken, NodeCertificate, Origin};
 use super::peer::NodePeer;
 use super::refusal::Refusal;
 use super::{CERTIFICATES_PER_NODE_MAX, Enrolment, count, renew_in, system_time, wall_time};
@@ -23,6 +23,20 @@ pub struct Grant {
     pub chain: String,
     /// When it is to be renewed, from now.
     pub renew_in: Millis,
+}
+
+/// What a certificate is given for.
+enum Given {
+    /// A join token.
+    Against(Uuid),
+    /// The certificate that the connection stands on.
+    Renewing(Serial),
+}
+
+struct Granted {
+    serial: Serial,
+    expires: WallTime,
+    grant: Grant,
 }
 
 impl Enrolment {
@@ -75,13 +89,13 @@ impl Enrolment {
             .grant(
                 (node, token.environment.clone()),
                 (request, key),
-                Some(token.id),
+                Given::Against(token.id),
                 (changes, said),
                 now,
             )
             .await?;
         count(&self.counts.joins);
-        Ok(granted.1)
+        Ok(granted.grant)
     }
 
     /// The token, where its secret is right.
@@ -148,12 +162,18 @@ impl Enrolment {
             address: from,
             ..said
         };
-        let (expires, grant) = self
-            .grant((node, environment), (request, key), None, (Vec::new(), said), now)
+        let granted = self
+            .grant(
+                (node, environment),
+                (request, key),
+                Given::Renewing(peer.serial()),
+                (Vec::new(), said),
+                now,
+            )
             .await?;
-        peer.extend(expires);
+        peer.extend(granted.serial, granted.expires);
         count(&self.counts.renewals);
-        Ok(grant)
+        Ok(granted.grant)
     }
 
     /// Issues, makes it durable with what else changes, and only then gives it out.
@@ -161,10 +181,14 @@ impl Enrolment {
         &self,
         (node, environment): (NodeId, EnvName),
         (request, key): (&[u8], KeyId),
-        token: Option<Uuid>,
+        given: Given,
         (mut changes, said): (Vec<EnrolmentChange>, AuditEntry),
         now: WallTime,
-    ) -> Result<(WallTime, Grant), Refusal> {
+    ) -> Result<Granted, Refusal> {
+        let (token, origin) = match given {
+            Given::Against(token) => (Some(token), Origin::Join),
+            Given::Renewing(former) => (None, Origin::Renewal(former)),
+        };
         let who = NodeIdentity {
             node: node.to_string(),
             environment: environment.to_string(),
@@ -181,7 +205,7 @@ impl Enrolment {
             })?;
         let expires = wall_time(issued.not_after);
         let certificate = NodeCertificate {
-            serial: issued.serial,
+            serial: issued.serial.clone(),
             node,
             environment,
             key,
@@ -201,10 +225,14 @@ impl Enrolment {
             rfc3339(expires)
         ));
         let renew_in = renew_in(&certificate, now);
-        changes.push(EnrolmentChange::PutCertificate(Box::new(certificate)));
+        changes.push(EnrolmentChange::PutCertificate(Box::new(certificate), origin));
         self.change(changes, vec![said]).await?;
         let chain = issued.chain_pem;
-        Ok((expires, Grant { chain, renew_in }))
+        Ok(Granted {
+            serial: issued.serial,
+            expires,
+            grant: Grant { chain, renew_in },
+        })
     }
 
     /// Takes note of a certificate that this log doesn't know: it was issued after the backup that was restored. Returns
@@ -214,12 +242,14 @@ impl Enrolment {
     /// The store failed.
     pub async fn seen(&self, peer: &NodePeer) -> Result<Millis, Refusal> {
         let now = wall_now();
-        if let Some(known) = self.credentials.certificate(peer.serial()) {
+        if let Some(known) = self.credentials.certificate(&peer.serial()) {
             return Ok(renew_in(&known, now));
         }
         let _change = self.changing.lock().await;
+        // Once more under the lock: a revocation may have come first.
+        self.check(peer)?;
         let certificate = NodeCertificate {
-            serial: peer.serial().clone(),
+            serial: peer.serial(),
             node: peer.node().clone(),
             environment: peer.environment().clone(),
             key: peer.key().clone(),
@@ -233,7 +263,10 @@ impl Enrolment {
             "{}: certificate {} is of this fleet's authority and not in its records",
             certificate.node, certificate.serial
         ));
-        let changes = vec![EnrolmentChange::PutCertificate(Box::new(certificate))];
+        let changes = vec![EnrolmentChange::PutCertificate(
+            Box::new(certificate),
+            Origin::Unrecorded,
+        )];
         self.change(changes, vec![said]).await?;
         Ok(renew_in)
     }

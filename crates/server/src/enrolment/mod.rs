@@ -33,7 +33,7 @@ pub use admin::{
 pub use credentials::Credentials;
 pub use join::Grant;
 pub use maintain::maintain;
-pub use model::{EnrolmentChange, EnrolmentRecords, JoinToken, NodeCertificate};
+pub use model::{EnrolmentChange, EnrolmentRecords, JoinToken, NodeCertificate, Origin};
 pub use peer::{NodePeer, Peer};
 pub use refusal::Refusal;
 pub(crate) use refusal::{EXPIRED, REVOKED};

@@ -73,6 +73,17 @@ pub struct EnrolmentRecords {
     pub revocations: Vec<(NodeId, WallTime)>,
 }
 
+/// Where a certificate comes from. Whatever revoked that, while this one was on its way, revokes this one, too.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A join: it begins anew.
+    Join,
+    /// A renewal of another.
+    Renewal(Serial),
+    /// It was not in the records: good unless its node was ever revoked.
+    Unrecorded,
+}
+
 /// One change of it.
 #[derive(Clone, Debug)]
 pub enum EnrolmentChange {
@@ -81,7 +92,7 @@ pub enum EnrolmentChange {
     /// A join token is revoked, or forgotten.
     EndToken(Uuid),
     /// A certificate was issued, or seen for the first time.
-    PutCertificate(Box<NodeCertificate>),
+    PutCertificate(Box<NodeCertificate>, Origin),
     /// All of a node's certificates are refused from now on.
     Revoke(NodeId, WallTime),
     /// Certificates that expired before are forgotten, and revocations of before the second time.

@@ -1,12 +1,12 @@
 //! Who is at the other end of an agent's connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hotswap_core::ids::{EnvName, NodeId};
 use hotswap_core::time::WallTime;
 use hotswap_transport::{KeyId, Serial, peer_certificate};
+use parking_lot::RwLock;
 use rustls_pki_types::CertificateDer;
 
 use super::refusal::{EXPIRED, REVOKED, Refusal};
@@ -32,10 +32,15 @@ pub enum Peer {
 pub struct NodePeer {
     node: NodeId,
     environment: EnvName,
-    serial: Serial,
     key: KeyId,
-    /// Until when the connection's node has a certificate, in ms since 1970. A renewal moves it.
-    valid_until_ms: AtomicU64,
+    /// What the connection stands on: the certificate that it was opened with, or the newest that was granted over it.
+    stands_on: RwLock<StandsOn>,
+}
+
+#[derive(Clone, Debug)]
+struct StandsOn {
+    serial: Serial,
+    until: WallTime,
 }
 
 impl NodePeer {
@@ -45,9 +50,11 @@ impl NodePeer {
         Some(Self {
             node: peer.identity.node.parse().ok()?,
             environment: peer.identity.environment.parse().ok()?,
-            serial: peer.serial,
             key: KeyId::of_certificate(der).ok()?,
-            valid_until_ms: AtomicU64::new(wall_time(peer.not_after).0),
+            stands_on: RwLock::new(StandsOn {
+                serial: peer.serial,
+                until: wall_time(peer.not_after),
+            }),
         })
     }
 
@@ -61,8 +68,8 @@ impl NodePeer {
         &self.environment
     }
 
-    pub(super) fn serial(&self) -> &Serial {
-        &self.serial
+    pub(super) fn serial(&self) -> Serial {
+        self.stands_on.read().serial.clone()
     }
 
     pub(super) fn key(&self) -> &KeyId {
@@ -70,11 +77,11 @@ impl NodePeer {
     }
 
     pub(super) fn valid_until(&self) -> WallTime {
-        WallTime(self.valid_until_ms.load(Ordering::Relaxed))
+        self.stands_on.read().until
     }
 
-    pub(super) fn extend(&self, until: WallTime) {
-        self.valid_until_ms.fetch_max(until.0, Ordering::Relaxed);
+    pub(super) fn extend(&self, serial: Serial, until: WallTime) {
+        *self.stands_on.write() = StandsOn { serial, until };
     }
 }
 
@@ -84,7 +91,7 @@ impl Enrolment {
     /// # Errors
     /// It was revoked, or has expired and was not renewed.
     pub fn check(&self, peer: &NodePeer) -> Result<(), Refusal> {
-        self.credentials.stands(&peer.node, &peer.serial)?;
+        self.credentials.stands(&peer.node, &peer.serial())?;
         if wall_now() >= peer.valid_until() {
             return Err(Refusal::Expired);
         }

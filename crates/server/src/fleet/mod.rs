@@ -1,5 +1,6 @@
 //! Agents: their connections and sessions, and the packages they fetch.
 
+mod admission;
 mod artifacts;
 mod listen;
 mod outbox;

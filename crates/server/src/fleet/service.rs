@@ -1,7 +1,5 @@
 //! Agents' sessions, as gRPC.
 
-use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +10,6 @@ use hotswap_core::ids::NodeId;
 use hotswap_core::report::NodeReport;
 use hotswap_core::state::NODES_MAX;
 use hotswap_core::time::Millis;
-use hotswap_transport::{self as transport, certificate_refused};
 use hotswap_wire::pb::agent_service_server::{AgentService, AgentServiceServer};
 use hotswap_wire::{MESSAGE_BYTES_MAX, ServerMessage, Settings, pb};
 use tokio::time::timeout;
@@ -21,10 +18,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::artifacts;
 use super::{Caller, Outbox};
 use crate::access::Access;
-use crate::audit::{AuditEntry, AuditKind};
-use crate::clock::{millis, wall_now};
+use crate::clock::millis;
 use crate::driver::{Driver, FleetInput};
-use crate::enrolment::{EXPIRED, Enrolment, Grant, NodePeer, Peer, REVOKED, Refusal};
+use crate::enrolment::{Enrolment, Grant, NodePeer, Peer, Refusal};
 use crate::registry::Registry;
 
 /// How long a session may take to say its first word.
@@ -36,10 +32,10 @@ pub struct SessionId(pub u64);
 
 /// What agents talk to.
 pub struct Fleet {
-    driver: Driver,
+    pub(super) driver: Driver,
     registry: Arc<Registry>,
-    enrolment: Arc<Enrolment>,
-    access: Arc<Access>,
+    pub(super) enrolment: Arc<Enrolment>,
+    pub(super) access: Arc<Access>,
     heartbeat: Millis,
     sessions: AtomicU64,
 }
@@ -68,86 +64,6 @@ impl Fleet {
     /// As a gRPC service, with the protocol's limits.
     pub fn into_service(self: Arc<Self>) -> AgentServiceServer<Self> {
         AgentServiceServer::from_arc(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
-    }
-
-    /// The node whose certificate a connection has; `None` where the server takes agents without TLS.
-    fn node_of(&self, caller: &Caller) -> Result<Option<Arc<NodePeer>>, Refusal> {
-        match &caller.peer {
-            Peer::Plain => Ok(None),
-            Peer::Anonymous => Err(Refusal::CertificateRequired),
-            Peer::Node(peer) => {
-                self.enrolment.check(peer)?;
-                Ok(Some(Arc::clone(peer)))
-            }
-        }
-    }
-
-    /// What of a node's own word is its certificate's to say.
-    fn speaks_for(&self, peer: &NodePeer, report: &NodeReport) -> Result<(), Refusal> {
-        if *peer.node() != report.node {
-            return Err(Refusal::OtherNode {
-                certified: peer.node().to_string(),
-                claimed: report.node.clone(),
-            });
-        }
-        let Some(hello) = &report.hello else {
-            return Ok(());
-        };
-        // The server's record of a node that is known wins over both.
-        let known = self.driver.world().state().nodes.contains_key(&report.node);
-        if !known && hello.environment != *peer.environment() {
-            return Err(Refusal::OtherEnvironment {
-                certified: peer.environment().to_string(),
-                claimed: hello.environment.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    /// A connection that came to no session: whose certificate was not taken is in the audit log.
-    pub fn handshake_failed(&self, address: SocketAddr, error: &io::Error) {
-        let Some(refusal) = certificate_refused(error) else {
-            tracing::debug!(%address, %error, "an agent's handshake failed");
-            return;
-        };
-        let (code, why) = match refusal {
-            transport::Refusal::Revoked => ("certificate_revoked", REVOKED),
-            transport::Refusal::Expired => ("certificate_expired", EXPIRED),
-            transport::Refusal::OtherAuthority => (
-                "other_authority",
-                "the certificate is not by this fleet's authority: the node is another fleet's",
-            ),
-            _ => (
-                "certificate_refused",
-                "the certificate is not a node's of this fleet",
-            ),
-        };
-        self.enrolment.counts().refused();
-        let said = AuditEntry::done(wall_now(), AuditKind::Denial, "connect");
-        let said = AuditEntry {
-            address: Some(address.ip()),
-            ..said
-        };
-        self.access.note(said.outcome(code).detail(why));
-        tracing::warn!(%address, code, "{why}");
-    }
-
-    /// A refusal, in the audit log and as its caller gets it.
-    fn refuse(&self, action: &str, caller: &Caller, refusal: Refusal) -> Status {
-        self.enrolment.counts().refused();
-        let node = match &caller.peer {
-            Peer::Node(peer) => format!("node {}: ", peer.node()),
-            Peer::Plain | Peer::Anonymous => String::new(),
-        };
-        let said = AuditEntry::done(wall_now(), AuditKind::Denial, action);
-        let said = AuditEntry {
-            address: Some(caller.address.ip()),
-            ..said
-        };
-        self.access
-            .note(said.outcome(refusal.code()).detail(format!("{node}{refusal}")));
-        tracing::warn!(address = %caller.address, code = refusal.code(), "{node}{refusal}");
-        refusal.into()
     }
 
     /// Checks what a node says of itself before it gets a session.

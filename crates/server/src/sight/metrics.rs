@@ -111,7 +111,7 @@ impl Collector for Enrolled {
         )?;
         if let Some(nearest) = nearest {
             readings.gauge(
-                "hotswap_node_certificate_expiry_seconds",
+                "hotswap_node_certificate_expires_seconds",
                 "Until the first of the nodes' certificates expires that was not renewed",
                 nearest.since(now).0 as f64 / 1e3,
             )?;

@@ -3,15 +3,15 @@
 use hotswap_core::event::Event;
 use hotswap_core::ids::NodeId;
 use hotswap_core::time::WallTime;
-use hotswap_transport::KeyId;
+use hotswap_transport::{KeyId, Serial};
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::audit::Chain;
 use super::writer::{encode, signed, unsigned};
 use super::{Entry, StoreError};
 use crate::audit::AuditEntry;
-use crate::enrolment::{EnrolmentChange, EnrolmentRecords, NodeCertificate};
+use crate::enrolment::{EnrolmentChange, EnrolmentRecords, NodeCertificate, Origin};
 
 pub(super) fn load(connection: &Connection) -> Result<EnrolmentRecords, StoreError> {
     let mut select = connection.prepare(
@@ -81,7 +81,12 @@ fn put(transaction: &Transaction<'_>, change: &EnrolmentChange) -> Result<(), St
         EnrolmentChange::EndToken(id) => {
             transaction.execute("delete from join_token where id = ?1", [id.to_string()])?;
         }
-        EnrolmentChange::PutCertificate(of) => {
+        EnrolmentChange::PutCertificate(of, origin) => {
+            let revoked = match origin {
+                Origin::Join => of.revoked.map(|at| signed(at.0)),
+                Origin::Renewal(former) => revoked_with(transaction, Some(former), &of.node)?,
+                Origin::Unrecorded => revoked_with(transaction, None, &of.node)?,
+            };
             transaction.execute(
                 "insert into node_certificate (serial, node, environment, key, token, issued, expires, revoked)
                  values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -93,7 +98,7 @@ fn put(transaction: &Transaction<'_>, change: &EnrolmentChange) -> Result<(), St
                     of.token.map(|token| token.to_string()),
                     signed(of.issued.0),
                     signed(of.expires.0),
-                    of.revoked.map(|at| signed(at.0)),
+                    revoked,
                 ],
             )?;
         }
@@ -110,6 +115,32 @@ fn put(transaction: &Transaction<'_>, change: &EnrolmentChange) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// Since when a certificate is refused that follows another, or that the records don't know.
+fn revoked_with(
+    transaction: &Transaction<'_>,
+    former: Option<&Serial>,
+    node: &NodeId,
+) -> Result<Option<i64>, StoreError> {
+    if let Some(former) = former {
+        let known = transaction
+            .query_row(
+                "select revoked from node_certificate where serial = ?1",
+                [former.to_string()],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(revoked) = known {
+            return Ok(revoked);
+        }
+    }
+    let of_node = transaction.query_row(
+        "select at from node_revocation where node = ?1",
+        [node.as_str()],
+        |row| row.get(0),
+    );
+    Ok(of_node.optional()?)
 }
 
 /// A node that is removed is let in by none of its certificates again: in the removal's own transaction.

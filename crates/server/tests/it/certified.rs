@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hotswap_server::RunningServer;
+use hotswap_server::{RunningServer, ServerConfig};
 use hotswap_transport::{
     ClientConfig, FLEET_ALPN, FleetStream, Identity, JoinToken, Refusal, Request, Roots, client_config, dial,
     pinned_client_config, refusal, request,
@@ -17,11 +17,41 @@ use hotswap_wire::{REFUSAL_KEY, pb};
 use hyper_util::rt::TokioIo;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tonic::Status;
 use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::harness::TestServer;
+use crate::harness::{TestServer, config};
+
+/// A server that asks agents for certificates.
+pub(crate) fn secured(dir: &TempDir) -> ServerConfig {
+    ServerConfig {
+        plain_agents: false,
+        ..config(dir.path())
+    }
+}
+
+pub(crate) async fn start() -> TestServer {
+    start_with(|_| {}).await
+}
+
+pub(crate) async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> TestServer {
+    let dir = TempDir::new().unwrap();
+    let mut config = secured(&dir);
+    change(&mut config);
+    TestServer::start_with(dir, config).await
+}
+
+/// Entries of the audit log of an action.
+pub(crate) async fn audited(server: &TestServer, action: &str, outcome: &str) -> Value {
+    let path = format!("/api/v1/audit?action={action}&outcome={outcome}");
+    server
+        .until(&path, |page| {
+            page.as_array().is_some_and(|entries| !entries.is_empty())
+        })
+        .await
+}
 
 /// A join token of a test's server.
 pub(crate) async fn token(server: &TestServer, body: &Value) -> (JoinToken, String) {

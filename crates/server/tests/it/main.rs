@@ -15,6 +15,7 @@ mod events;
 mod fleet;
 mod guard;
 mod harness;
+mod join_tokens;
 mod kept;
 mod limits;
 mod modules;

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use hotswap_agent::NODE_CERTIFICATE_FILE;
 use hotswap_config::Loaded;
 use hotswap_transport::rustls::pki_types::CertificateDer;
-use hotswap_transport::{CERTIFICATE_FILE, Fingerprint, Identity, certificates, not_after};
+use hotswap_transport::{CERTIFICATE_FILE, Fingerprint, Identity, certificates, not_after, peer_certificate};
 
 use super::Finding;
 
@@ -14,7 +15,7 @@ const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 /// An authority's takes longer to replace: everybody has to be told.
 const AUTHORITY_ENDS_SOON: Duration = Duration::from_secs(180 * 86_400);
 
-/// Those of the configuration, and the fleet's own authority.
+/// Those of the configuration, the fleet's own authority, and a node's.
 pub(super) fn look(loaded: &Loaded) -> Vec<Finding> {
     let server = &loaded.config.server;
     let mut findings = Vec::new();
@@ -24,6 +25,11 @@ pub(super) fn look(loaded: &Loaded) -> Vec<Finding> {
     let authority = server.data.join("ca").join(CERTIFICATE_FILE);
     if let Ok(text) = std::fs::read_to_string(&authority) {
         findings.push(of_fleet(&authority, &text));
+    }
+    if let Some(data) = super::data::of_agent(loaded)
+        && let Ok(text) = std::fs::read_to_string(data.join(NODE_CERTIFICATE_FILE))
+    {
+        findings.push(of_node(&data.join(NODE_CERTIFICATE_FILE), &text));
     }
     findings
 }
@@ -79,6 +85,26 @@ fn of_fleet(file: &Path, text: &str) -> Finding {
             what,
             format!("{shown} holds no certificate"),
             "restore the folder ca from a backup",
+        ),
+    }
+}
+
+fn of_node(file: &Path, text: &str) -> Finding {
+    let what = "node's certificate";
+    let shown = file.display();
+    let certificate = certificates(text).ok().and_then(|found| found.into_iter().next());
+    let found = certificate.and_then(|found| Some((peer_certificate(&found).ok()?, not_after(&found).ok()?)));
+    match found {
+        Some((peer, end)) => ending(
+            (what, &format!("{shown}, {}", peer.identity)),
+            end,
+            Duration::ZERO,
+            "it needs a join token: hotswap node token create",
+        ),
+        None => Finding::fail(
+            what,
+            format!("{shown} holds no node's certificate"),
+            "remove it, and let the node join again: hotswap node token create",
         ),
     }
 }

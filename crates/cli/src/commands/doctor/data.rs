@@ -16,14 +16,18 @@ const ROOM_NEEDED_BYTES: u64 = 64 << 20;
 pub(super) fn look(loaded: &Loaded) -> Vec<Finding> {
     let server = &loaded.config.server.data;
     let mut findings = vec![store(server), room("server's disk", server)];
-    let agent = loaded.config.agent.data.clone().or_else(|| {
-        let node = loaded.config.agent.node.as_ref()?;
-        Some(PathBuf::from(format!("hotswap-agent-{node}")))
-    });
-    if let Some(agent) = agent {
+    if let Some(agent) = of_agent(loaded) {
         findings.push(room("agent's disk", &agent));
     }
     findings
+}
+
+/// The agent's folder, where there is to be one.
+pub(super) fn of_agent(loaded: &Loaded) -> Option<PathBuf> {
+    loaded.config.agent.data.clone().or_else(|| {
+        let node = loaded.config.agent.node.as_ref()?;
+        Some(PathBuf::from(format!("hotswap-agent-{node}")))
+    })
 }
 
 fn store(data: &Path) -> Finding {
