@@ -1,7 +1,8 @@
 //! What releases need of nodes, and what nodes have.
 //!
 //! Both are words: a kind (`process`), or a key with a value (`arch:x86_64`). A node can run a release if it names every
-//! word that the release needs; `kernel>=6.6` is needed of the release that it names as `kernel:6.18.4`. What a node has not said is not known, and never counts against it.
+//! word that the release needs; `kernel>=6.6` is needed of the release that it names as `kernel:6.18.4`, and of
+//! `kernel:A|kernel:B` one is enough. What a node has not said is not known, and never counts against it.
 
 use crate::ids::{EnvName, NodeId};
 use crate::observe::Observations;
@@ -36,11 +37,16 @@ pub fn lack(obs: &Observations, node: &NodeId, release: &Release) -> Option<Stri
     } else {
         has.join(", ")
     };
-    Some(format!("lacks {} (it has {has})", lacks.join(" and ")))
+    let lacks = lacks.join(" and ").replace('|', " or ");
+    Some(format!("lacks {lacks} (it has {has})"))
 }
 
 /// Whether a word that a node has is what a release needs.
 fn meets(word: &str, need: &str) -> bool {
+    need.split('|').any(|one| meets_one(word, one))
+}
+
+fn meets_one(word: &str, need: &str) -> bool {
     let Some((key, least)) = need.split_once(">=") else {
         return word == need;
     };
@@ -185,6 +191,8 @@ mod tests {
             ("kernel:", "kernel>=6.6", false),
             ("arch:9.9", "kernel>=6.6", false),
             ("btf", "btf", true),
+            ("kernel:6.1.0-40", "kernel:6.1.0-39|kernel:6.1.0-40", true),
+            ("kernel:6.1.0-4", "kernel:6.1.0-39|kernel:6.1.0-40", false),
         ] {
             assert_eq!(meets(word, need), met, "{word} for {need}");
         }
@@ -193,6 +201,11 @@ mod tests {
         assert_eq!(
             none_of(&[("a", old)], &release).unwrap(),
             ["a lacks kernel>=6.6 (it has process, kernel:5.15.0)"]
+        );
+        let built = native(&["process", "kernel:6.1.0-39|kernel:6.1.0-40"]);
+        assert_eq!(
+            none_of(&[("a", old)], &built).unwrap(),
+            ["a lacks kernel:6.1.0-39 or kernel:6.1.0-40 (it has process, kernel:5.15.0)"]
         );
     }
 

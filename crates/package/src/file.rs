@@ -179,7 +179,22 @@ pub fn pack(dir: &Path) -> Result<Package, PackError> {
     let text = read_plain(&path, MANIFEST_BYTES_MAX)?;
     let manifest = Manifest::from_slice(&text).map_err(|source| PackError::Manifest { path, source })?;
     let path = dir.join(&manifest.entry);
-    let artifact = read_plain(&path, PACKAGE_BYTES_MAX)?;
+    let artifact = match &manifest.kernel {
+        // Its entry is made here.
+        Some(kernel) => {
+            let files = kernel.builds.iter().map(|build| {
+                let path = dir.join(&build.file);
+                let file = read_plain(&path, PACKAGE_BYTES_MAX)?;
+                if !file.starts_with(b"\x7fELF") {
+                    let problem = "a build is a module file as the kernel's makefiles make it (.ko), not compressed; this is something else".to_owned();
+                    return Err(PackError::WrongKind { path, problem });
+                }
+                Ok(Bytes::from(file))
+            });
+            kernel.artifact(&files.collect::<Result<Vec<_>, PackError>>()?)?
+        }
+        None => read_plain(&path, PACKAGE_BYTES_MAX)?,
+    };
     if let Some(problem) = manifest.kind.artifact_problem(&artifact) {
         return Err(PackError::WrongKind { path, problem });
     }
@@ -312,6 +327,48 @@ impl Package {
             .read_to_end(&mut file)?;
         Self::read(file, limits)
     }
+}
+
+/// Files in one archive, written in one way only.
+pub(crate) fn tar_of(names: &[&str], files: &[Bytes]) -> Result<Vec<u8>, PackageError> {
+    let mut tar = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let content = files.get(i).filter(|content| !content.is_empty());
+        let content = content.ok_or_else(|| PackageError::EmptyEntry((*name).to_owned()))?;
+        tar.extend_from_slice(header(name, content.len() as u64).as_bytes());
+        tar.extend_from_slice(content);
+        tar.resize(tar.len().next_multiple_of(BLOCK), 0);
+    }
+    tar.resize(tar.len() + 2 * BLOCK, 0);
+    Ok(tar)
+}
+
+/// The files of an archive that [`tar_of`] wrote with these names.
+pub(crate) fn files_of(names: &[&str], tar: &Bytes) -> Result<Vec<Bytes>, PackageError> {
+    let mut cursor = Cursor { file: tar, at: 0 };
+    let mut files = Vec::with_capacity(names.len());
+    for name in names {
+        let entry = cursor
+            .header("a build")?
+            .ok_or_else(|| PackageError::MissingEntry {
+                expected: (*name).to_owned(),
+            })?;
+        if entry.name != *name {
+            return Err(PackageError::WrongEntry {
+                found: entry.name,
+                expected: (*name).to_owned(),
+            });
+        }
+        if entry.size == 0 {
+            return Err(PackageError::EmptyEntry(entry.name));
+        }
+        files.push(cursor.content("a build", entry.size)?);
+    }
+    if let Some(extra) = cursor.header("the end")? {
+        return Err(PackageError::ExtraEntry(extra.name));
+    }
+    cursor.end()?;
+    Ok(files)
 }
 
 /// The identity of a package file's bytes.

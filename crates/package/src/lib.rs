@@ -8,10 +8,12 @@
 mod ebpf;
 mod faults;
 mod file;
+mod kernel;
 mod manifest;
 mod needs;
 mod parse;
 mod parse_ebpf;
+mod parse_kernel;
 mod process;
 mod rules;
 mod units;
@@ -23,6 +25,7 @@ pub use faults::{Fault, ManifestError};
 pub use file::{
     PACKAGE_BYTES_MAX, PACKAGE_EXTENSION, PackError, Package, PackageError, PackageLimits, digest_of, pack,
 };
+pub use kernel::{FileCheck, FileCounter, Kernel, KernelBuild, Style};
 pub use manifest::{
     Capabilities, Health, Isolation, Kind, Limits, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Route,
     SmokeCheck,

@@ -8,6 +8,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::ebpf::Ebpf;
+use crate::kernel::Kernel;
 use crate::process::Process;
 use crate::units::{ByteSize, HumanDuration};
 
@@ -60,6 +61,9 @@ pub struct Manifest {
     /// How it is attached and read, if it is an eBPF object; nothing for other kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ebpf: Option<Ebpf>,
+    /// How it is loaded, replaced and read, if it is a kernel module; nothing for other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Kernel>,
 }
 
 impl Manifest {
@@ -101,7 +105,11 @@ impl Kind {
                 artifact.starts_with(b"\x7fELF") || artifact.starts_with(b"#!"),
                 "an ELF file or a script",
             ),
-            Self::Ebpf | Self::Kernel => (artifact.starts_with(b"\x7fELF"), "an ELF object file"),
+            Self::Ebpf => (artifact.starts_with(b"\x7fELF"), "an ELF object file"),
+            Self::Kernel => (
+                artifact.get(257..262) == Some(b"ustar"),
+                "the builds' files in one archive, which packing makes",
+            ),
         };
         let is = match artifact {
             [] => "empty",

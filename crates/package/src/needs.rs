@@ -3,7 +3,8 @@
 use crate::manifest::{Kind, Manifest};
 
 /// Words that a node's capabilities must all have in them: the kind, and for machine code the processor
-/// (`arch:x86_64`), for eBPF the least release of the kernel (`kernel>=6.6`). A script needs no particular processor.
+/// (`arch:x86_64`), for eBPF the least release of the kernel (`kernel>=6.6`), for kernel modules one of the releases that
+/// there are builds for (`kernel:A|kernel:B`). A script needs no particular processor.
 pub fn needs(manifest: &Manifest, artifact: &[u8]) -> Vec<String> {
     let mut needs = vec![manifest.kind.as_str().to_owned()];
     if manifest.kind == Kind::Process {
@@ -12,6 +13,16 @@ pub fn needs(manifest: &Manifest, artifact: &[u8]) -> Vec<String> {
     if let Some(ebpf) = &manifest.ebpf {
         needs.push(format!("kernel>={}", ebpf.kernel_min()));
         needs.extend(ebpf.features.iter().cloned());
+    }
+    if let Some(kernel) = &manifest.kernel {
+        let any = kernel
+            .builds
+            .iter()
+            .map(|build| format!("kernel:{}", build.release));
+        needs.push(any.collect::<Vec<_>>().join("|"));
+        // The first file of the archive stands behind its header; all are of one processor, which admission sees to.
+        let first = artifact.get(512..).unwrap_or_default();
+        needs.extend(elf_machine(first).map(|arch| format!("arch:{arch}")));
     }
     needs
 }

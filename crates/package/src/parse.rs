@@ -13,6 +13,7 @@ use crate::manifest::{
     default_status,
 };
 use crate::parse_ebpf::{read_ebpf, variables_not_asked_for};
+use crate::parse_kernel::read_kernel;
 use crate::process::{Process, Ready};
 use crate::rules;
 
@@ -124,6 +125,37 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
             None
         }
     };
+    let kernel = match (kind, top.section("kernel")) {
+        (Kind::Kernel, Some(section)) => read_kernel(section),
+        (Kind::Kernel, None) => {
+            top.fault(
+                "kernel",
+                "is missing; a kernel module says in [kernel] what its name and its builds are",
+            );
+            None
+        }
+        (_, None) => None,
+        (_, Some(_)) => {
+            top.fault(
+                "kernel",
+                format!("is for kernel modules, and this one is of kind {kind}; leave it out"),
+            );
+            None
+        }
+    };
+    if kind == Kind::Kernel {
+        for (key, asked) in [
+            ("outbound-hosts", &capabilities.outbound_hosts),
+            ("environment", &capabilities.environment),
+        ] {
+            if !asked.is_empty() {
+                top.fault(
+                    &format!("capabilities.{key}"),
+                    "a kernel module is given its parameters only; leave it out",
+                );
+            }
+        }
+    }
     for (key, problem) in ebpf
         .iter()
         .flat_map(|ebpf| variables_not_asked_for(ebpf, &capabilities))
@@ -152,6 +184,7 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
         "[health]",
         "[process]",
         "[ebpf]",
+        "[kernel]",
     ]);
     Some(Manifest {
         name: name?,
@@ -168,6 +201,7 @@ fn read_manifest(table: Table, faults: &mut Vec<Fault>) -> Option<Manifest> {
         health,
         process,
         ebpf,
+        kernel,
     })
 }
 

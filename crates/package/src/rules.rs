@@ -240,6 +240,63 @@ pub(crate) fn feature_problem(word: &str) -> Option<String> {
     })
 }
 
+/// Longest name of a module in the kernel: its own limit, without the zero at the end.
+const KERNEL_NAME_LEN_MAX: usize = 55;
+/// Longest release of a kernel, as nodes tell it.
+const KERNEL_RELEASE_LEN_MAX: usize = 64;
+/// Longest value of a parameter.
+const PARAMETER_LEN_MAX: usize = 256;
+
+pub(crate) fn kernel_name_problem(name: &str) -> Option<String> {
+    let right = (1..=KERNEL_NAME_LEN_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    (!right).then(|| {
+        format!(
+            "{:?} must be a module's name in the kernel: at most {KERNEL_NAME_LEN_MAX} letters, digits and '_' (the \
+             kernel makes '_' of '-'), such as \"hotswap_gate\"",
+            shorten(name)
+        )
+    })
+}
+
+pub(crate) fn kernel_release_problem(release: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+' | b'~');
+    let right = (1..=KERNEL_RELEASE_LEN_MAX).contains(&release.len())
+        && release.bytes().all(plain)
+        && release.starts_with(|c: char| c.is_ascii_digit());
+    (!right).then(|| {
+        format!(
+            "{:?} must be a kernel's release as uname -r says it, such as \"6.1.0-40-cloud-amd64\"",
+            shorten(release)
+        )
+    })
+}
+
+pub(crate) fn parameter_problem(value: &str) -> Option<String> {
+    let right = value.len() <= PARAMETER_LEN_MAX && value.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+    (!right).then(|| {
+        format!(
+            "{:?} must be at most {PARAMETER_LEN_MAX} visible ASCII characters without blanks and quotes",
+            shorten(value)
+        )
+    })
+}
+
+pub(crate) fn kernel_file_problem(path: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_graphic();
+    let right = (1..=PATH_LEN_MAX).contains(&path.len())
+        && path.bytes().all(plain)
+        && !path.split('/').any(|part| matches!(part, "." | ".."))
+        && (!path.starts_with('/') || path.starts_with("/sys/") || path.starts_with("/proc/"));
+    (!right).then(|| {
+        format!(
+            "{:?} must be a file under /sys or /proc, or one of the module's own folder in /sys/module, such as \
+             \"parameters/requests\"",
+            shorten(path)
+        )
+    })
+}
+
 fn shorten(text: &str) -> String {
     const ECHO_LEN_MAX: usize = 80;
     text.chars().take(ECHO_LEN_MAX).collect()

@@ -175,9 +175,8 @@ gross-error-share = nan
 fn routing_kinds_need_a_route_and_a_check_and_others_must_not_have_them() {
     let told = faults("name = \"abc\"\nversion = \"1.0.0\"\nentry = \"a.wasm\"");
     assert!(told.iter().any(|f| f.starts_with("routes: ")) && told.iter().any(|f| f.starts_with("smoke: ")));
-    let bare = "name = \"abc\"\nversion = \"1.0.0\"\nkind = \"kernel\"\nentry = \"a.ko\"";
-    assert!(Manifest::parse(bare).is_ok());
-    assert_eq!(faults(&format!("{bare}\n[[routes]]\nprefix = \"/\"")).len(), 1);
+    assert!(Manifest::parse(KERNEL).is_ok());
+    assert_eq!(faults(&format!("{KERNEL}\n[[routes]]\nprefix = \"/\"")).len(), 1);
 }
 
 #[test]
@@ -426,4 +425,131 @@ fn an_ebpf_modules_faults_are_told_by_their_keys() {
         empty.contains("ebpf.programs: an ebpf module attaches at least one"),
         "{empty}"
     );
+}
+
+const KERNEL: &str = r#"
+name = "request-filter"
+version = "1.1.0"
+kind = "kernel"
+entry = "builds.tar"
+[kernel]
+module = "filter_v1_1_0"
+style = "gated"
+gate = "hotswap_gate"
+deadline = "2s"
+parameters = { limit = "20", name = "a,b" }
+[[kernel.builds]]
+release = "6.1.0-40-cloud-amd64"
+file = "filter-40.ko"
+[[kernel.builds]]
+release = "6.1.0-41-cloud-amd64"
+file = "filter-41.ko"
+[[kernel.checks]]
+file = "parameters/ready"
+equals = "Y"
+[[kernel.checks]]
+file = "/proc/sys/kernel/tainted"
+at-most = 100000
+[[kernel.counters]]
+counts = "requests"
+file = "/sys/module/hotswap_gate/parameters/requests"
+[[kernel.counters]]
+counts = "errors"
+file = "parameters/errors"
+"#;
+
+#[test]
+fn a_kernel_module_says_what_it_is_called_and_which_kernels_it_is_built_for() {
+    let manifest = Manifest::parse(KERNEL).unwrap();
+    let kernel = manifest.kernel.as_ref().unwrap();
+    assert_eq!(
+        kernel.path_of("parameters/errors"),
+        "/sys/module/filter_v1_1_0/parameters/errors"
+    );
+    let files = [
+        bytes::Bytes::from_static(b"\x7fELF one"),
+        bytes::Bytes::from_static(b"\x7fELF another"),
+    ];
+    let artifact = bytes::Bytes::from(kernel.artifact(&files).unwrap());
+    assert_eq!(manifest.kind.artifact_problem(&artifact), None);
+    assert_eq!(kernel.files(&artifact).unwrap(), files);
+    assert!(kernel.artifact(&files[..1]).is_err());
+    let other = Manifest::parse(&KERNEL.replace("filter-41.ko", "filter-42.ko")).unwrap();
+    let told = other.kernel.unwrap().files(&artifact).unwrap_err().to_string();
+    assert!(
+        told.contains("filter-41.ko") && told.contains("filter-42.ko"),
+        "{told}"
+    );
+    assert!(kernel.files(&artifact.slice(..artifact.len() - 512)).is_err());
+    assert_eq!(
+        hotswap_package::needs(&manifest, &artifact)[..2],
+        [
+            "kernel",
+            "kernel:6.1.0-40-cloud-amd64|kernel:6.1.0-41-cloud-amd64"
+        ]
+    );
+    let json = serde_json::to_string(&manifest).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+}
+
+#[test]
+fn a_kernel_modules_faults_are_told_by_name() {
+    let told = faults(
+        r#"
+name = "request-filter"
+version = "1.1.0"
+kind = "kernel"
+entry = "builds.tar"
+[capabilities]
+environment = ["UPLINK"]
+[kernel]
+module = "filter-1.1"
+style = "livepatch"
+gate = "hotswap_gate"
+deadline = "1m"
+parameters = { "1" = "x", b = "a b" }
+[[kernel.builds]]
+release = "cloud amd64"
+file = "../x.ko"
+[[kernel.builds]]
+release = "6.1.0"
+file = "x.ko"
+[[kernel.builds]]
+release = "6.1.0"
+file = "x.ko"
+[[kernel.checks]]
+file = "/etc/passwd"
+equals = "Y"
+at-least = 1
+[[kernel.counters]]
+counts = "packets"
+file = "../../x"
+"#,
+    );
+    for key in [
+        "capabilities.environment",
+        "kernel.module",
+        "kernel.gate",
+        "kernel.deadline",
+        "kernel.parameters.1",
+        "kernel.parameters.b",
+        "kernel.builds[0].release",
+        "kernel.builds[0].file",
+        "kernel.builds[2].release",
+        "kernel.builds[2].file",
+        "kernel.checks[0].file",
+        "kernel.checks[0].equals",
+        "kernel.counters[0].counts",
+        "kernel.counters[0].file",
+    ] {
+        assert!(
+            told.iter().any(|fault| fault.starts_with(&format!("{key}: "))),
+            "no {key} in {told:#?}"
+        );
+    }
+    assert_eq!(told.len(), 14, "{told:#?}");
+    let none = faults("name = \"abc\"\nversion = \"1.0.0\"\nkind = \"kernel\"\nentry = \"a.tar\"");
+    assert!(none[0].starts_with("kernel: is missing"), "{none:?}");
+    let gated = faults(&KERNEL.replace("gate = \"hotswap_gate\"\n", ""));
+    assert!(gated[0].starts_with("kernel.gate: is missing"), "{gated:?}");
 }

@@ -1,5 +1,5 @@
-//! What loads and runs modules on a node: the runtime traits, the WebAssembly host, and the hosts of native processes
-//! and of eBPF programs.
+//! What loads and runs modules on a node: the runtime traits, the WebAssembly host, and the hosts of native processes,
+//! of eBPF programs and of kernel modules.
 //!
 //! A [`Runtime`] prepares a verified artifact (compiles it, loads it for a check), a [`Prepared`] artifact starts
 //! [`Instance`]s, and an instance is one loaded release: ready to serve, metered, limited, drained when it goes.
@@ -9,6 +9,7 @@ mod body;
 pub mod ebpf;
 mod failure;
 mod grants;
+pub mod kernel;
 mod kind;
 mod lines;
 mod places;
@@ -22,6 +23,7 @@ pub use body::{Body, BodyError, Overflow};
 pub use ebpf::{EbpfHost, EbpfHostConfig};
 pub use failure::Failure;
 pub use grants::{Grants, Ungranted};
+pub use kernel::{KernelHost, KernelHostConfig};
 pub use kind::{
     Artifact, BoxFuture, Closed, Instance, Launch, PrepareError, Prepared, Readiness, ResponseFuture,
     Runtime, StartError, Tally, Usage,

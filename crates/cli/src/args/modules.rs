@@ -28,6 +28,8 @@ pub(crate) enum BeginKind {
     Process,
     /// eBPF programs, in C.
     Ebpf,
+    /// A Linux kernel module, in C.
+    Kernel,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,7 +40,8 @@ pub(crate) enum Module {
   hotswap module init --lang js greetings
   hotswap module init --lang c tariffs
   hotswap module init --kind process --lang python reports
-  hotswap module init --kind ebpf --lang c packet-counter")]
+  hotswap module init --kind ebpf --lang c packet-counter
+  hotswap module init --kind kernel --lang c request-filter")]
     Init {
         /// The kind
         #[arg(long, default_value = "wasm")]

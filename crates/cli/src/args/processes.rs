@@ -159,7 +159,7 @@ pub(crate) struct Agent {
     /// A variable that modules may read if their manifests ask for it; may be repeated [default: none]
     #[arg(long = "grant-variable", value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) grant_variables: Vec<(String, String)>,
-    /// A kind of native code that this node runs: process, ebpf; may be repeated [default: none]
+    /// A kind of native code that this node runs: process, ebpf, kernel; may be repeated [default: none]
     #[arg(long = "native-kind", value_name = "KIND")]
     pub(crate) native_kinds: Vec<String>,
     #[command(flatten)]

@@ -10,7 +10,8 @@ use hotswap_config::{Changes, ConfigError, Loaded, Sources};
 use hotswap_core::ids::{EnvName, InvalidName};
 use hotswap_package::Kind;
 use hotswap_runtime::{
-    EbpfHost, EbpfHostConfig, ProcessHost, ProcessHostConfig, Runtimes, Ungranted, WasmHost, WasmHostConfig,
+    EbpfHost, EbpfHostConfig, KernelHost, KernelHostConfig, ProcessHost, ProcessHostConfig, Runtimes,
+    Ungranted, WasmHost, WasmHostConfig,
 };
 use hotswap_server::notify::{Webhook, WebhookError};
 use hotswap_server::{Grant, RateLimits, ServerConfig};
@@ -404,6 +405,7 @@ fn kind(kind: NativeKind) -> Kind {
     match kind {
         NativeKind::Process => Kind::Process,
         NativeKind::Ebpf => Kind::Ebpf,
+        NativeKind::Kernel => Kind::Kernel,
     }
 }
 
@@ -465,6 +467,12 @@ pub(super) fn node_runtimes(loaded: &Loaded, config: &AgentConfig) -> anyhow::Re
     if agent.native_kinds.contains(&NativeKind::Ebpf) {
         let host = EbpfHost::new(EbpfHostConfig::new(grants))
             .context("failed to start the runtime of eBPF programs")?;
+        runtimes = runtimes.with(Arc::new(host));
+    }
+    if agent.native_kinds.contains(&NativeKind::Kernel) {
+        let mut kernel = KernelHostConfig::new(config.data_dir.join("kernel"));
+        kernel.watchdog.clone_from(&agent.watchdog);
+        let host = KernelHost::new(kernel).context("failed to start the runtime of kernel modules")?;
         runtimes = runtimes.with(Arc::new(host));
     }
     Ok(runtimes)

@@ -62,12 +62,15 @@ section! {
         grant_hosts: Vec<String> = Vec::new(),
         /// Variables that modules may read if their manifests ask for it, with their values.
         grant_variables: BTreeMap<String, String> = BTreeMap::new(),
-        /// Kinds of native code that this node runs: process, ebpf. Modules of kind wasm always run.
+        /// Kinds of native code that this node runs: process, ebpf, kernel. Modules of kind wasm always run.
         native_kinds: Vec<NativeKind> = Vec::new(),
         /// As whom native processes run where the agent is root: UID:GID, or a user's name. Nobody unless it is given.
         process_user: Option<String> = None,
         /// The control group (version 2) that is this agent's own to share out, for limits of native processes; found
         /// out if none is given.
         cgroup: Option<PathBuf> = None,
+        /// The device that starts the machine again when it hangs, such as /dev/watchdog: spoken to while a kernel module
+        /// is being loaded and watched. Without one, a load that hangs is ended by whoever runs the machine.
+        watchdog: Option<PathBuf> = None,
     }
 }

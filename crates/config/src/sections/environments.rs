@@ -105,6 +105,8 @@ pub enum NativeKind {
     Process,
     /// eBPF programs.
     Ebpf,
+    /// Linux kernel modules and livepatches.
+    Kernel,
 }
 
 /// What to do when the longest soak ends without a verdict.
@@ -126,7 +128,7 @@ section! {
         outbound_hosts: Vec<String> = Vec::new(),
         /// Environment variables that modules may read; `*` is any variable.
         variables: Vec<String> = Vec::new(),
-        /// Kinds of native code that may be deployed: process, ebpf. Modules of kind wasm always may.
+        /// Kinds of native code that may be deployed: process, ebpf, kernel. Modules of kind wasm always may.
         kinds: Vec<NativeKind> = Vec::new(),
     }
 }

@@ -43,7 +43,8 @@ section! {
         /// Take modules without a signature too: for trying out only.
         allow_unsigned: bool = false,
         /// Kinds of native code that this server starts for a moment to test it: process, as nobody and without a
-        /// network; ebpf, which the kernel verifies and nothing is attached of. Without them nodes are the first to run it.
+        /// network; ebpf, which the kernel verifies and nothing is attached of. Without them nodes are the first to run
+        /// it. Modules of kind kernel are only looked at.
         native_kinds: Vec<NativeKind> = Vec::new(),
         /// TLS of the API.
         tls: Tls = Tls::default(),

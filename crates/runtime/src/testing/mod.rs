@@ -87,6 +87,7 @@ pub fn artifact(
         health: hotswap_package::Health::default(),
         process: None,
         ebpf: None,
+        kernel: None,
     };
     change(&mut manifest);
     let mut identity = Sha256::new();

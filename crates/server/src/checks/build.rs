@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use hotswap_package::{Kind, Package, needs};
-use hotswap_runtime::ebpf;
+use hotswap_runtime::{ebpf, kernel};
 
 use super::Bench;
 
@@ -21,6 +21,14 @@ pub(super) async fn build(bench: &Bench, package: Package) -> Result<String, Str
             return Ok(format!(
                 "{bytes} bytes: {}; the nodes' kernels verify it; a node that runs it needs {needs}",
                 inspected.summary()
+            ));
+        }
+        if kind == Kind::Kernel {
+            let inspected = kernel::inspect(&package.manifest, &package.artifact)?;
+            return Ok(format!(
+                "{bytes} bytes: {}; the nodes' kernels load it; a node that runs it needs {}",
+                inspected.summary(),
+                needs.replace('|', " or ")
             ));
         }
         return Ok(format!(

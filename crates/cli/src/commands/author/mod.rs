@@ -19,7 +19,7 @@ use crate::args::{BeginKind, Lang};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::problem::Problem;
-use templates::{C, EBPF, File, JS, NATIVE_PYTHON, NATIVE_RUST, PYTHON, RUST, WIT};
+use templates::{C, EBPF, File, JS, KERNEL, NATIVE_PYTHON, NATIVE_RUST, PYTHON, RUST, WIT};
 
 /// Where `hotswap trust init` puts what signs.
 const TRUST_DIR: &str = "hotswap-trust";
@@ -49,6 +49,12 @@ pub(super) fn init(kind: BeginKind, lang: Lang, name: &str, output: &Output) -> 
             );
         }
         (BeginKind::Ebpf, Lang::C) => &EBPF,
+        (BeginKind::Kernel, Lang::C) => &KERNEL,
+        (BeginKind::Kernel, _) => {
+            return Err(Problem::usage("there is a template for kernel modules in C only")
+                .next("give --lang c, or --kind wasm")
+                .into());
+        }
         (BeginKind::Ebpf, _) => {
             return Err(Problem::usage("there is a template for eBPF programs in C only")
                 .next("give --lang c, or --kind wasm")
@@ -108,6 +114,10 @@ pub(super) fn init(kind: BeginKind, lang: Lang, name: &str, output: &Output) -> 
             "An eBPF program runs only where that is granted: with kinds = [\"ebpf\"] in its environment's grants, and on \
              agents that are started, as root, with --native-kind ebpf and --grant-variable UPLINK=INTERFACE.",
         )?,
+        BeginKind::Kernel => output.line(
+            "A kernel module runs only where that is granted: with kinds = [\"kernel\"] in its environment's grants, and on \
+             agents that are started, as root, with --native-kind kernel.",
+        )?,
     }
     output.line("From here to a node:")?;
     for command in &commands {
@@ -116,6 +126,7 @@ pub(super) fn init(kind: BeginKind, lang: Lang, name: &str, output: &Output) -> 
     let where_it_is = match kind {
         BeginKind::Wasm | BeginKind::Process => format!("It answers at http://127.0.0.1:8080/{name}."),
         BeginKind::Ebpf => "It counts at the interface then.".to_owned(),
+        BeginKind::Kernel => "It is /sys/module/new_module then.".to_owned(),
     };
     output.line(format!(
         "{where_it_is} After a change, with another version in {}: build, push, deploy.",

@@ -24,6 +24,7 @@ pub(super) struct Template {
 const MANIFEST: &str = include_str!("../../../templates/module.toml.in");
 const NATIVE_MANIFEST: &str = include_str!("../../../templates/process/module.toml.in");
 const EBPF_MANIFEST: &str = include_str!("../../../templates/ebpf/module.toml.in");
+const KERNEL_MANIFEST: &str = include_str!("../../../templates/kernel/module.toml.in");
 const WASM_ENTRY: &str = "{{NAME}}.wasm";
 pub(super) const WIT: [File; 4] = [
     ("wit/world.wit", include_str!("../../../templates/wit/world.wit")),
@@ -218,4 +219,22 @@ pub(super) const EBPF: Template = Template {
     time: "",
     versions: "module.toml",
     commands: &["sh build.sh"],
+};
+pub(super) const KERNEL: Template = Template {
+    manifest: KERNEL_MANIFEST,
+    entry: "builds.tar",
+    files: &[
+        ("module.c", include_str!("../../../templates/kernel/module.c")),
+        ("Makefile", include_str!("../../../templates/kernel/Makefile")),
+        (
+            ".gitignore",
+            "*.o\n*.ko\n*.mod\n*.mod.c\n.*.cmd\nmodules.order\nModule.symvers\n*.hsm\n",
+        ),
+    ],
+    wit: false,
+    bindings: false,
+    memory: "",
+    time: "",
+    versions: "module.toml",
+    commands: &["make"],
 };

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use hotswap_runtime::kernel::WATCHDOG;
+
 use super::Finding;
 
 /// Fewer open files than this may not be enough under load.
@@ -25,6 +27,7 @@ pub(super) fn look() -> Vec<Finding> {
         bpffs(),
         cgroups(),
         kernel_modules(),
+        watchdog(),
         virtualisation(),
     ]
 }
@@ -155,6 +158,22 @@ fn cgroups() -> Finding {
         Finding::warn("cgroups", "hybrid: versions 1 and 2", next)
     } else {
         Finding::warn("cgroups", "version 2 is not mounted", next)
+    }
+}
+
+fn watchdog() -> Finding {
+    if Path::new(WATCHDOG).exists() {
+        Finding::ok(
+            "watchdog",
+            format!("{WATCHDOG} is there; agents use it where agent.watchdog names it"),
+        )
+    } else {
+        Finding::warn(
+            "watchdog",
+            format!("there is no {WATCHDOG}"),
+            "only for modules of kind kernel: one whose load hangs the machine is ended by whoever runs it; the module softdog \
+             makes a watchdog of software",
+        )
     }
 }
 

@@ -1,0 +1,559 @@
+//! The ways of versions through a kernel that is a folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hotswap_core::ids::Digest;
+use hotswap_package::Manifest;
+
+use super::config::KernelHostConfig;
+use super::host::KernelHost;
+use super::object::inspect;
+use super::system::System;
+use crate::kind::{Artifact, Instance, Launch, Prepared, Readiness, Runtime as _};
+
+const RELEASE: &str = "6.1.0-test";
+const GATE: &str = "gate";
+
+/// A folder with a kernel's files, and what modules do when they are loaded.
+#[derive(Debug)]
+struct Fake {
+    root: PathBuf,
+    /// What the next load of a module comes to, by its name.
+    errors: Mutex<BTreeMap<String, i32>>,
+    /// Livepatches whose transition doesn't end by itself.
+    stalls: Mutex<Vec<String>>,
+    calls: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    fn new(root: &Path, boot: &str) -> Arc<Self> {
+        let fake = Arc::new(Self {
+            root: root.to_owned(),
+            errors: Mutex::default(),
+            stalls: Mutex::default(),
+            calls: Mutex::default(),
+        });
+        fake.set("/proc/sys/kernel/osrelease", RELEASE);
+        fake.set("/proc/sys/kernel/random/boot_id", boot);
+        fake.set("/proc/sys/kernel/tainted", "0");
+        fake
+    }
+
+    fn set(&self, path: &str, text: &str) {
+        let path = self.root.join(&path[1..]);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    fn get(&self, path: &str) -> String {
+        let text = fs::read_to_string(self.root.join(&path[1..])).unwrap_or_default();
+        text.trim_end().to_owned()
+    }
+
+    fn modules(&self) -> Vec<String> {
+        let dir = fs::read_dir(self.root.join("sys/module")).into_iter().flatten();
+        let mut names: Vec<String> = dir
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn fail(&self, module: &str, error: i32) {
+        self.errors.lock().unwrap().insert(module.to_owned(), error);
+    }
+
+    /// What has been loaded and unloaded since this was asked last.
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    /// A gate whose calls go to nobody yet.
+    fn with_gate(self: &Arc<Self>) {
+        self.set(&format!("/sys/module/{GATE}/refcnt"), "0");
+        self.set(&format!("/sys/module/{GATE}/parameters/active"), "");
+        self.set(&format!("/sys/module/{GATE}/parameters/vacate"), "");
+    }
+
+    fn refcnt(&self, module: &str, count: &str) {
+        self.set(&format!("/sys/module/{module}/refcnt"), count);
+    }
+
+    /// What a kernel does when its files are written to.
+    fn settle(&self) {
+        for patch in fs::read_dir(self.root.join("sys/kernel/livepatch"))
+            .into_iter()
+            .flatten()
+        {
+            let dir = patch.unwrap().path();
+            if fs::read_to_string(dir.join("enabled")).is_ok_and(|enabled| enabled.trim() == "0") {
+                fs::remove_dir_all(&dir).unwrap();
+            }
+        }
+        let vacate = format!("/sys/module/{GATE}/parameters/vacate");
+        let gone = self.get(&vacate);
+        if !gone.is_empty() {
+            self.set(&vacate, "");
+            self.set(&format!("/sys/module/{GATE}/parameters/active"), "");
+            self.refcnt(&gone, "0");
+        }
+    }
+}
+
+impl System for Fake {
+    fn load(&self, file: &Path, parameters: &str) -> io::Result<()> {
+        let content = fs::read(file)?;
+        let text = String::from_utf8_lossy(&content);
+        let name = text.split("name=").nth(1).unwrap().split('\0').next().unwrap();
+        self.calls
+            .lock()
+            .unwrap()
+            .push(format!("+{name} {parameters}").trim_end().to_owned());
+        if let Some(error) = self.errors.lock().unwrap().remove(name) {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        self.refcnt(name, "0");
+        self.set(&format!("/sys/module/{name}/parameters/requests"), "0");
+        if text.contains("livepatch=Y") {
+            let stalls = self.stalls.lock().unwrap().iter().any(|stalls| stalls == name);
+            self.set(&format!("/sys/kernel/livepatch/{name}/enabled"), "1");
+            let transition = if stalls { "1" } else { "0" };
+            self.set(&format!("/sys/kernel/livepatch/{name}/transition"), transition);
+            self.set("/proc/7/patch_state", "0");
+            self.set("/proc/7/comm", "sleeper");
+        }
+        if text.contains(&format!("depends={GATE}")) {
+            let active = format!("/sys/module/{GATE}/parameters/active");
+            let former = self.get(&active);
+            if !former.is_empty() {
+                self.refcnt(&former, "0");
+            }
+            self.refcnt(name, "1");
+            self.set(&active, name);
+        }
+        Ok(())
+    }
+
+    fn unload(&self, module: &str) -> io::Result<()> {
+        self.calls.lock().unwrap().push(format!("-{module}"));
+        let dir = self.root.join("sys/module").join(module);
+        if self.get(&format!("/sys/module/{module}/refcnt")) != "0" {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        fs::remove_dir_all(dir)
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.settle();
+        self.root.join(&path[1..])
+    }
+}
+
+/// An ELF file with nothing but what a module says of itself.
+fn ko(info: &[&str]) -> Vec<u8> {
+    let info: String = info.iter().map(|entry| format!("{entry}\0")).collect();
+    let names = b"\0.modinfo\0.shstrtab\0";
+    let (info_at, names_at) = (64, 64 + info.len());
+    let sections_at = (names_at + names.len()).next_multiple_of(8);
+    let mut file = vec![0; sections_at + 3 * 64];
+    file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(16, &1u16.to_le_bytes());
+    put(18, &62u16.to_le_bytes());
+    put(20, &1u32.to_le_bytes());
+    put(40, &(sections_at as u64).to_le_bytes());
+    put(52, &64u16.to_le_bytes());
+    put(58, &64u16.to_le_bytes());
+    put(60, &3u16.to_le_bytes());
+    put(62, &2u16.to_le_bytes());
+    put(info_at, info.as_bytes());
+    put(names_at, names);
+    for (number, name, kind, at, size) in [
+        (1, 1u32, 1u32, info_at, info.len()),
+        (2, 10, 3, names_at, names.len()),
+    ] {
+        let header = sections_at + number * 64;
+        put(header, &name.to_le_bytes());
+        put(header + 4, &kind.to_le_bytes());
+        put(header + 24, &(at as u64).to_le_bytes());
+        put(header + 32, &(size as u64).to_le_bytes());
+        put(header + 48, &1u64.to_le_bytes());
+    }
+    file
+}
+
+/// A module's package: its manifest's part and what its file says.
+fn artifact(version: &str, module: &str, kernel: &str, info: &[&str]) -> Artifact {
+    let manifest = format!(
+        "name = \"filter\"\nversion = \"{version}\"\nkind = \"kernel\"\nentry = \"builds.tar\"\n[kernel]\nmodule = \
+         \"{module}\"\ndeadline = \"100ms\"\n{kernel}\n[[kernel.builds]]\nrelease = \"{RELEASE}\"\nfile = \"x.ko\"\n"
+    );
+    let manifest = Manifest::parse(&manifest).unwrap();
+    let name = format!("name={module}");
+    let vermagic = format!("vermagic={RELEASE} SMP mod_unload");
+    let info = [&["license=GPL", &name, &vermagic], info].concat();
+    let content = manifest
+        .kernel
+        .as_ref()
+        .unwrap()
+        .artifact(&[Bytes::from(ko(&info))]);
+    let version: Vec<u8> = version.bytes().collect();
+    let mut digest = [0; 32];
+    digest[..version.len()].copy_from_slice(&version);
+    Artifact {
+        digest: Digest(digest),
+        manifest: Arc::new(manifest),
+        content: Bytes::from(content.unwrap()),
+    }
+}
+
+fn plain(version: &str) -> Artifact {
+    let counters = "[[kernel.counters]]\ncounts = \"requests\"\nfile = \"parameters/requests\"";
+    artifact(
+        version,
+        "plain",
+        &format!("parameters = {{ v = \"{version}\" }}\n{counters}"),
+        &[],
+    )
+}
+
+fn gated(version: &str) -> Artifact {
+    let module = format!("impl_{}", version.replace('.', "_"));
+    let depends = format!("depends={GATE}");
+    artifact(
+        version,
+        &module,
+        "style = \"gated\"\ngate = \"gate\"",
+        &[&depends],
+    )
+}
+
+fn patch(version: &str) -> Artifact {
+    let module = format!("patch_{}", version.replace('.', "_"));
+    artifact(version, &module, "style = \"livepatch\"", &["livepatch=Y"])
+}
+
+struct Node {
+    fake: Arc<Fake>,
+    host: KernelHost,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            _dir: None,
+            ..Self::boot(dir.path(), "a")
+        }
+        .keep(dir)
+    }
+
+    fn keep(mut self, dir: tempfile::TempDir) -> Self {
+        self._dir = Some(dir);
+        self
+    }
+
+    fn boot(dir: &Path, boot: &str) -> Self {
+        let fake = Fake::new(&dir.join("root"), boot);
+        let host = KernelHost::with(KernelHostConfig::new(dir.join("kernel")), fake.clone());
+        Self {
+            host: host.unwrap(),
+            fake,
+            _dir: None,
+        }
+    }
+
+    async fn start(&self, artifact: Artifact) -> Result<Arc<dyn Instance>, String> {
+        let prepared = self
+            .host
+            .prepare(artifact)
+            .await
+            .map_err(|error| error.to_string())?;
+        let launch = Launch {
+            node: Some("node-1".to_owned()),
+            ..Launch::default()
+        };
+        Prepared::start(&*prepared, launch)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn engaged(&self, artifact: Artifact) -> Arc<dyn Instance> {
+        let instance = self.start(artifact).await.unwrap();
+        instance.engage();
+        instance
+    }
+}
+
+#[track_caller]
+fn is_well(instance: &Arc<dyn Instance>) {
+    instance.tally();
+    assert_eq!(instance.readiness(), Readiness::Ready);
+}
+
+#[track_caller]
+fn fails(instance: &Arc<dyn Instance>, because: &[&str]) {
+    instance.tally();
+    let Readiness::Failing(reason) = instance.readiness() else {
+        panic!("it is {:?}", instance.readiness());
+    };
+    for part in because {
+        assert!(reason.contains(part), "no {part:?} in {reason:?}");
+    }
+}
+
+async fn dismissed(instance: &Arc<dyn Instance>) {
+    instance.dismiss();
+    instance.close(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_plain_version_goes_before_the_next_one_comes_and_back_where_it_fails() {
+    let node = Node::new();
+    let one = node.engaged(plain("1.0.0")).await;
+    is_well(&one);
+    assert_eq!(node.fake.calls(), ["+plain v=1.0.0"]);
+    node.fake.set("/sys/module/plain/parameters/requests", "5");
+    assert_eq!(one.tally().unwrap().requests, 5);
+    let two = node.engaged(plain("1.1.0")).await;
+    is_well(&two);
+    assert_eq!(node.fake.calls(), ["-plain", "+plain v=1.1.0"]);
+    assert_eq!(
+        one.tally().unwrap().requests,
+        5,
+        "what it counted while it was there"
+    );
+
+    node.fake.fail("plain", libc::EKEYREJECTED);
+    let three = node.engaged(plain("1.2.0")).await;
+    fails(
+        &three,
+        &[
+            "plain 1.2.0 could not be loaded",
+            "loads only modules with a signature",
+            "1.1.0 is loaded again",
+        ],
+    );
+    assert_eq!(node.fake.calls(), ["-plain", "+plain v=1.2.0", "+plain v=1.1.0"]);
+    two.engage();
+    is_well(&two);
+    assert!(node.fake.calls().is_empty(), "it is there");
+
+    node.fake.refcnt("plain", "2");
+    node.fake.set("/sys/module/plain/holders/user_of_it/x", "");
+    let four = node.engaged(plain("1.3.0")).await;
+    fails(&four, &["1.1.0 is in use", "2 use(s), of modules user_of_it"]);
+    assert!(node.fake.calls().is_empty(), "nothing was touched");
+    node.fake.refcnt("plain", "0");
+    for instance in [&four, &three, &one] {
+        dismissed(instance).await;
+    }
+    assert_eq!(node.fake.modules(), ["plain"]);
+    dismissed(&two).await;
+    assert!(node.fake.modules().is_empty());
+}
+
+#[tokio::test]
+async fn behind_a_gate_the_next_one_comes_first_and_back_the_former_takes_its_place_again() {
+    let node = Node::new();
+    let one = node.engaged(gated("1.0.0")).await;
+    fails(&one, &["needs modules that are not loaded: gate"]);
+    node.fake.with_gate();
+    is_well(&one);
+    let two = node.engaged(gated("1.1.0")).await;
+    is_well(&two);
+    assert_eq!(node.fake.calls(), ["+impl_1_0_0", "+impl_1_1_0", "-impl_1_0_0"]);
+    one.engage();
+    is_well(&one);
+    assert_eq!(node.fake.calls(), ["+impl_1_0_0", "-impl_1_1_0"]);
+
+    let check =
+        "style = \"gated\"\ngate = \"gate\"\n[[kernel.checks]]\nfile = \"parameters/requests\"\nat-least = 1";
+    let depends = format!("depends={GATE}");
+    let ill = node
+        .engaged(artifact("1.2.0", "impl_ill", check, &[&depends]))
+        .await;
+    fails(
+        &ill,
+        &[
+            "impl_ill 1.2.0 was loaded, and",
+            "says 0; it should be at least 1",
+        ],
+    );
+    assert_eq!(
+        node.fake.calls(),
+        ["+impl_ill", "-impl_1_0_0", "+impl_1_0_0", "-impl_ill"],
+        "somebody is at the gate all the time"
+    );
+    let same = node
+        .engaged(artifact(
+            "1.3.0",
+            "impl_1_0_0",
+            "style = \"gated\"\ngate = \"gate\"",
+            &[],
+        ))
+        .await;
+    fails(&same, &["each needs a name of its own"]);
+    dismissed(&one).await;
+    assert_eq!(node.fake.modules(), [GATE], "the gate let go of it");
+}
+
+#[tokio::test]
+async fn a_livepatch_that_stalls_is_reversed_and_one_that_somebody_disables_is_told() {
+    let node = Node::new();
+    let one = node.engaged(patch("1.0.0")).await;
+    is_well(&one);
+    node.fake.stalls.lock().unwrap().push("patch_1_1_0".to_owned());
+    let two = node.engaged(patch("1.1.0")).await;
+    fails(
+        &two,
+        &[
+            "transition was not over after 1",
+            "held up by sleeper (7)",
+            "it was reversed within",
+        ],
+    );
+    assert_eq!(node.fake.modules(), ["patch_1_0_0"]);
+    let three = node.engaged(patch("1.2.0")).await;
+    is_well(&three);
+    assert_eq!(node.fake.modules(), ["patch_1_2_0"]);
+    node.fake.set("/sys/kernel/livepatch/patch_1_2_0/enabled", "0");
+    fails(&three, &["somebody disabled it"]);
+    dismissed(&three).await;
+    assert!(node.fake.modules().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_loaded_outlives_the_agent_and_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    let one = before.engaged(plain("1.0.0")).await;
+    is_well(&one);
+    one.close(Duration::ZERO).await;
+    let after = Node::boot(dir.path(), "a");
+    let again = after.engaged(plain("1.0.0")).await;
+    is_well(&again);
+    assert!(after.fake.calls().is_empty());
+    // Somebody else's module of that name is not ours to unload.
+    let other = Node::new();
+    other.fake.refcnt("plain", "0");
+    let one = other.engaged(plain("1.0.0")).await;
+    fails(&one, &["loaded already, and not by Hotswap"]);
+    assert!(other.fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_version_with_which_the_node_went_down_is_not_loaded_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    let one = before.engaged(plain("1.0.0")).await;
+    is_well(&one);
+    dismissed(&one).await;
+    let two = before.engaged(plain("1.1.0")).await;
+    is_well(&two);
+    drop((two, before));
+    fs::remove_dir_all(dir.path().join("root/sys")).unwrap();
+    let after = Node::boot(dir.path(), "b");
+    let refused = after.start(plain("1.1.0")).await.err().unwrap();
+    assert!(
+        refused.contains("the node went down while 1.1.0 was being loaded"),
+        "{refused}"
+    );
+    is_well(&after.engaged(plain("1.0.0")).await);
+    assert_eq!(after.fake.calls(), ["+plain v=1.0.0"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_in_a_swap_leaves_what_its_successor_makes_sure_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    before.fake.with_gate();
+    let one = before.engaged(gated("1.0.0")).await;
+    is_well(&one);
+    let record = fs::read_to_string(dir.path().join("kernel/filter/record.json")).unwrap();
+    let two = before.engaged(gated("1.1.0")).await;
+    is_well(&two);
+    // As if it had been killed when both were loaded: the former one is remembered, and the next one begun.
+    let begun = fs::read_to_string(dir.path().join("kernel/filter/record.json")).unwrap();
+    let mut of_kill: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let begun: serde_json::Value = serde_json::from_str(&begun).unwrap();
+    of_kill["attempt"] = begun["active"].clone();
+    fs::write(dir.path().join("kernel/filter/record.json"), of_kill.to_string()).unwrap();
+    before.fake.refcnt("impl_1_0_0", "0");
+    drop((one, two));
+    let after = Node::boot(dir.path(), "a");
+    let back = after.engaged(gated("1.0.0")).await;
+    is_well(&back);
+    assert_eq!(after.fake.modules(), [GATE, "impl_1_0_0"]);
+}
+
+#[tokio::test]
+async fn an_oops_while_it_is_there_is_held_against_it() {
+    let node = Node::new();
+    node.fake.set("/proc/sys/kernel/tainted", "4096");
+    let one = node.engaged(plain("1.0.0")).await;
+    is_well(&one);
+    node.fake.set("/proc/sys/kernel/tainted", "4224");
+    fails(&one, &["the kernel oopsed"]);
+}
+
+#[test]
+fn files_must_be_what_the_manifest_says() {
+    let told =
+        |artifact: &Artifact| inspect(&artifact.manifest, &artifact.content).map(|found| found.summary());
+    let well = told(&plain("1.0.0")).unwrap();
+    assert!(
+        well.contains("for 6.1.0-test, licensed GPL, not signed"),
+        "{well}"
+    );
+    for (artifact, because) in [
+        (artifact("1.0.0", "other", "", &["name=x"]), None),
+        (
+            artifact("1.0.0", "plain", "", &["livepatch=Y"]),
+            Some("is a livepatch"),
+        ),
+        (
+            artifact("1.0.0", "plain", "style = \"livepatch\"", &[]),
+            Some("is no livepatch"),
+        ),
+    ] {
+        match because {
+            None => assert!(told(&artifact).is_ok(), "the first of two names counts"),
+            Some(because) => assert!(told(&artifact).unwrap_err().contains(because)),
+        }
+    }
+    let with = |info: &[&str]| {
+        let mut artifact = plain("1.0.0");
+        let kernel = artifact.manifest.kernel.clone().unwrap();
+        artifact.content = Bytes::from(kernel.artifact(&[Bytes::from(ko(info))]).unwrap());
+        told(&artifact).unwrap_err()
+    };
+    let vermagic = format!("vermagic={RELEASE} SMP");
+    assert!(with(&["name=plane", &vermagic]).contains("a module called \"plane\""));
+    assert!(with(&["name=plain", "vermagic=5.10.0 SMP"]).contains("built for the kernel \"5.10.0\""));
+    assert!(with(&["name=plain", &vermagic]).contains("names no license"));
+    let mut not_elf = plain("1.0.0");
+    let kernel = not_elf.manifest.kernel.clone().unwrap();
+    not_elf.content = Bytes::from(kernel.artifact(&[Bytes::from_static(b"\x7fELF...")]).unwrap());
+    assert!(told(&not_elf).unwrap_err().contains("no ELF file"));
+}
+
+#[tokio::test]
+async fn a_node_whose_kernel_has_no_build_says_which_there_are() {
+    let node = Node::new();
+    node.fake.set("/proc/sys/kernel/osrelease", "6.2.0");
+    let dir = tempfile::tempdir().unwrap();
+    let host = KernelHost::with(KernelHostConfig::new(dir.path().to_owned()), node.fake.clone()).unwrap();
+    let refused = host.prepare(plain("1.0.0")).await.err().unwrap().to_string();
+    assert!(
+        refused.contains("no build for this node's kernel 6.2.0; there are builds for 6.1.0-test"),
+        "{refused}"
+    );
+}
