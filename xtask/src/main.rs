@@ -5,6 +5,7 @@ mod check;
 mod modules;
 mod purity;
 mod run;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,9 @@ enum Command {
         /// Only the modules that `hotswap module init` begins, built by toolchains from npm, PyPI and rustup or Debian.
         #[arg(long)]
         authoring: bool,
+        /// Only kernel modules, in a virtual machine that is booted from Debian's packages.
+        #[arg(long)]
+        vm: bool,
     },
     /// Everything a change must pass: format, lints, examples up to date, licences, then the tests.
     Ci,
@@ -73,6 +77,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Test { authoring: true, .. } => check::authoring(),
+        Command::Test { vm: true, .. } => vm::test(),
         Command::Test { seeds, .. } => check::test(seeds),
         Command::Ci => check::ci(),
         Command::Modules(args) => modules::run(&args),

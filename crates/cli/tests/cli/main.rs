@@ -4,6 +4,7 @@ mod console;
 mod ebpf;
 mod faults;
 mod fleet;
+mod kernel;
 mod native;
 mod operation;
 mod people;
