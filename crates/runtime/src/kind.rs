@@ -29,6 +29,16 @@ pub struct Artifact {
     pub content: Bytes,
 }
 
+impl Artifact {
+    /// Refuses an artifact of another kind than `runs`.
+    pub(crate) fn must_be(&self, runs: Kind) -> Result<(), PrepareError> {
+        match self.manifest.kind {
+            is if is == runs => Ok(()),
+            is => Err(PrepareError::WrongKind { runs, is }),
+        }
+    }
+}
+
 impl From<Package> for Artifact {
     fn from(package: Package) -> Self {
         Self {
@@ -107,8 +117,10 @@ pub trait Instance: Send + Sync + 'static {
     fn manifest(&self) -> &Manifest;
 
     /// Answers one request. Dropping the future gives the request up and frees what it used. Kinds that don't route
-    /// requests answer [`Failure::NotRouted`].
-    fn handle(&self, request: http::Request<Body>) -> ResponseFuture;
+    /// requests answer [`Failure::NotRouted`], as here.
+    fn handle(&self, _request: http::Request<Body>) -> ResponseFuture {
+        Box::pin(std::future::ready(Err(Failure::NotRouted)))
+    }
 
     /// Puts it where it acts, in place of whichever release of its module is there, for kinds to which no requests
     /// are routed. How it went is its [`Instance::readiness`]. Blocks for as long as that takes, some ms at most, so

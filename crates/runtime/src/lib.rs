@@ -15,6 +15,7 @@ mod lines;
 mod places;
 pub mod process;
 mod runtimes;
+mod shared;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod wasm;

@@ -1,13 +1,13 @@
 //! The host: whether this machine can run eBPF modules, and the way from an artifact to a loaded version.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 
 use hotswap_core::ids::Digest;
-use hotswap_package::{Kind, Manifest};
+use hotswap_package::{Ebpf, Kind, Manifest};
 use tokio::task::spawn_blocking;
 
 use super::config::EbpfHostConfig;
@@ -21,6 +21,7 @@ use crate::grants::Ungranted;
 use crate::kind::{
     Artifact, BoxFuture, Instance, Launch, PrepareError, Prepared, Runtime, StartError, label,
 };
+use crate::shared::Shared;
 
 /// What programs can't be loaded and attached without; the first of them stands for both others.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -56,7 +57,7 @@ pub fn is_bpffs(path: &Path) -> bool {
 #[derive(Debug)]
 struct HostShared {
     config: EbpfHostConfig,
-    modules: Mutex<BTreeMap<(String, String), Weak<Module>>>,
+    modules: Shared<(String, String), Module>,
     /// As long as it is open, the kernel counts how often and how long programs run.
     _stats: Option<OwnedFd>,
 }
@@ -85,7 +86,7 @@ impl EbpfHost {
         Ok(Self {
             shared: Arc::new(HostShared {
                 config,
-                modules: Mutex::default(),
+                modules: Shared::default(),
                 _stats: stats,
             }),
         })
@@ -96,15 +97,10 @@ impl HostShared {
     /// The module's files on a node, shared by all its versions.
     fn module(&self, node: &str, module: &str) -> Option<Arc<Module>> {
         let bpffs = self.config.bpffs.as_ref()?;
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        modules.retain(|_, module| module.strong_count() > 0);
         let key = (node.to_owned(), module.to_owned());
-        if let Some(known) = modules.get(&key).and_then(Weak::upgrade) {
-            return Some(known);
-        }
-        let new = Arc::new(Module::new(bpffs, node, module));
-        modules.insert(key, Arc::downgrade(&new));
-        Some(new)
+        let new = || Ok::<_, Infallible>(Module::new(bpffs, node, module));
+        let Ok(module) = self.modules.get_or_make(key, new);
+        Some(module)
     }
 }
 
@@ -116,13 +112,7 @@ impl Runtime for EbpfHost {
     fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            let runs = Kind::Ebpf;
-            if artifact.manifest.kind != runs {
-                return Err(PrepareError::WrongKind {
-                    runs,
-                    is: artifact.manifest.kind,
-                });
-            }
+            artifact.must_be(Kind::Ebpf)?;
             let inspected =
                 inspect(&artifact.manifest, &artifact.content).map_err(PrepareError::WrongFormat)?;
             Ok(Arc::new(PreparedEbpf {
@@ -153,11 +143,7 @@ impl PreparedEbpf {
         {
             Some(module) => Some(self.pin(&module, digest, launch)?),
             None => {
-                let ebpf = manifest
-                    .ebpf
-                    .as_ref()
-                    .ok_or_else(|| StartError::Failed("the manifest has no [ebpf]".to_owned()))?;
-                load::try_load(ebpf, &self.artifact.content).map_err(StartError::Failed)?;
+                load::try_load(self.section()?, &self.artifact.content).map_err(StartError::Failed)?;
                 None
             }
         };
@@ -170,19 +156,20 @@ impl PreparedEbpf {
         })
     }
 
+    fn section(&self) -> Result<&Ebpf, StartError> {
+        let section = self.artifact.manifest.ebpf.as_ref();
+        section.ok_or_else(|| StartError::Failed("the manifest has no [ebpf]".to_owned()))
+    }
+
     fn pin(&self, module: &Arc<Module>, digest: Digest, launch: &Launch) -> Result<Pinned, StartError> {
         let failed = StartError::Failed;
-        let manifest = &self.artifact.manifest;
-        let ebpf = manifest
-            .ebpf
-            .as_ref()
-            .ok_or_else(|| failed("the manifest has no [ebpf]".to_owned()))?;
+        let ebpf = self.section()?;
         let places = self.places(launch)?;
         // Before anything is loaded: an interface that isn't here needs no verifier to say so.
         for place in &places {
             place.number().map_err(failed)?;
         }
-        let release = hex(digest);
+        let release = digest.hex();
         let mut users = module.lock();
         let hooks = load::programs(
             module,
@@ -232,12 +219,6 @@ impl PreparedEbpf {
             })
             .collect()
     }
-}
-
-/// A digest as a folder's name, without what tells its kind.
-fn hex(digest: Digest) -> String {
-    let text = digest.to_string();
-    text.rsplit(':').next().unwrap_or_default().to_owned()
 }
 
 impl Prepared for PreparedEbpf {

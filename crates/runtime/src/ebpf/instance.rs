@@ -5,15 +5,12 @@ use std::time::{Duration, Instant};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::Manifest;
-use http::Request;
 use tokio::task::spawn_blocking;
 
 use super::counting::{Counting, Reading, Runs};
 use super::hook::{Hooked, Swap};
 use super::pins::{Module, Users};
-use crate::body::Body;
-use crate::failure::Failure;
-use crate::kind::{BoxFuture, Closed, Instance, Readiness, ResponseFuture, Tally, Usage};
+use crate::kind::{BoxFuture, Closed, Instance, Readiness, Tally, Usage};
 
 /// A loaded version. Dropping it leaves everything as it is at the hooks.
 #[derive(Debug)]
@@ -248,10 +245,6 @@ impl Instance for EbpfInstance {
 
     fn manifest(&self) -> &Manifest {
         &self.loaded.manifest
-    }
-
-    fn handle(&self, _request: Request<Body>) -> ResponseFuture {
-        Box::pin(std::future::ready(Err(Failure::NotRouted)))
     }
 
     fn engage(&self) {

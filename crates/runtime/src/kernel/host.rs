@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::{Kind, Manifest};
@@ -22,6 +22,7 @@ use super::watchdog::Watchdog;
 use crate::kind::{
     Artifact, BoxFuture, Instance, Launch, PrepareError, Prepared, Runtime, StartError, label,
 };
+use crate::shared::Shared;
 
 const CAP_SYS_MODULE: u32 = 16;
 /// A module's record among its files.
@@ -55,7 +56,7 @@ struct HostShared {
     boot: String,
     release: String,
     watchdog: Arc<Watchdog>,
-    modules: Mutex<BTreeMap<String, Weak<Module>>>,
+    modules: Shared<String, Module>,
 }
 
 /// A module's files on the node, and its place in the kernel, shared by all its versions.
@@ -165,7 +166,7 @@ impl KernelHost {
                 system,
                 boot,
                 release,
-                modules: Mutex::default(),
+                modules: Shared::default(),
             }),
         })
     }
@@ -173,28 +174,23 @@ impl KernelHost {
 
 impl HostShared {
     fn module(&self, dir: &Path, name: &str) -> io::Result<Arc<Module>> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        modules.retain(|_, module| module.strong_count() > 0);
-        if let Some(known) = modules.get(name).and_then(Weak::upgrade) {
-            return Ok(known);
-        }
-        let dir = dir.join(name);
-        let record = Record::read(&dir.join(RECORD), &self.boot, &self.release)?;
-        let new = Arc::new(Module {
-            dir,
-            system: Arc::clone(&self.system),
-            boot: self.boot.clone(),
-            release: self.release.clone(),
-            watchdog: Arc::clone(&self.watchdog),
-            users: Mutex::new(Users {
-                record,
-                active: None,
-                loaded: BTreeMap::new(),
-                watched: false,
-            }),
-        });
-        modules.insert(name.to_owned(), Arc::downgrade(&new));
-        Ok(new)
+        self.modules.get_or_make(name.to_owned(), || {
+            let dir = dir.join(name);
+            let record = Record::read(&dir.join(RECORD), &self.boot, &self.release)?;
+            Ok(Module {
+                dir,
+                system: Arc::clone(&self.system),
+                boot: self.boot.clone(),
+                release: self.release.clone(),
+                watchdog: Arc::clone(&self.watchdog),
+                users: Mutex::new(Users {
+                    record,
+                    active: None,
+                    loaded: BTreeMap::new(),
+                    watched: false,
+                }),
+            })
+        })
     }
 }
 
@@ -206,13 +202,7 @@ impl Runtime for KernelHost {
     fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            let runs = Kind::Kernel;
-            if artifact.manifest.kind != runs {
-                return Err(PrepareError::WrongKind {
-                    runs,
-                    is: artifact.manifest.kind,
-                });
-            }
+            artifact.must_be(Kind::Kernel)?;
             let inspected =
                 inspect(&artifact.manifest, &artifact.content).map_err(PrepareError::WrongFormat)?;
             if shared.dir.is_some() {
@@ -257,7 +247,7 @@ impl PreparedKernel {
                         "what is remembered of earlier loads can't be read: {error}"
                     ))
                 })?;
-                let release = hex(digest);
+                let release = digest.hex();
                 let mut users = module.lock();
                 if let Some(refusal) = users.record.refusal(&release, &label, &shared.release) {
                     return Err(failed(refusal));
@@ -287,12 +277,6 @@ impl PreparedKernel {
             state: Mutex::new(State::default()),
         })
     }
-}
-
-/// A digest as a file's name, without what tells its kind.
-fn hex(digest: Digest) -> String {
-    let text = digest.to_string();
-    text.rsplit(':').next().unwrap_or_default().to_owned()
 }
 
 impl Prepared for PreparedKernel {

@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::{Manifest, Style};
-use http::Request;
 use tokio::task::spawn_blocking;
 
 use super::counting::Counting;
 use super::host::{Module, Users};
 use super::swap::{NotPut, Version};
 use super::sysfs::has_died;
-use crate::body::Body;
-use crate::failure::Failure;
-use crate::kind::{BoxFuture, Closed, Instance, Readiness, ResponseFuture, Tally, Usage};
+use crate::kind::{BoxFuture, Closed, Instance, Readiness, Tally, Usage};
 
 /// How long a version must have been in its place without harm until its load counts as over.
 const STOOD_AFTER: Duration = Duration::from_secs(10);
@@ -282,10 +279,6 @@ impl Instance for KernelInstance {
 
     fn manifest(&self) -> &Manifest {
         &self.loaded.manifest
-    }
-
-    fn handle(&self, _request: Request<Body>) -> ResponseFuture {
-        Box::pin(std::future::ready(Err(Failure::NotRouted)))
     }
 
     fn engage(&self) {

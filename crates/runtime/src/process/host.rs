@@ -157,19 +157,13 @@ impl ProcessHost {
     }
 
     async fn prepare_artifact(&self, artifact: Artifact) -> Result<PreparedProcess, PrepareError> {
+        artifact.must_be(Kind::Process)?;
         let Artifact {
             digest,
             manifest,
             content,
         } = artifact;
-        let runs = Kind::Process;
-        if manifest.kind != runs {
-            return Err(PrepareError::WrongKind {
-                runs,
-                is: manifest.kind,
-            });
-        }
-        if let Some(problem) = runs.artifact_problem(&content) {
+        if let Some(problem) = Kind::Process.artifact_problem(&content) {
             return Err(PrepareError::WrongFormat(problem));
         }
         let here = format!("arch:{}", std::env::consts::ARCH);

@@ -125,17 +125,12 @@ impl WasmHost {
     }
 
     async fn prepare_artifact(&self, artifact: Artifact) -> Result<PreparedWasm, PrepareError> {
+        artifact.must_be(Kind::Wasm)?;
         let Artifact {
             digest,
             manifest,
             content,
         } = artifact;
-        if manifest.kind != Kind::Wasm {
-            return Err(PrepareError::WrongKind {
-                runs: Kind::Wasm,
-                is: manifest.kind,
-            });
-        }
         let (bytes, max) = (content.len() as u64, self.shared.config.component_bytes_max);
         if bytes > max {
             return Err(PrepareError::TooLarge { bytes, max });
