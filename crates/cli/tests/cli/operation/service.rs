@@ -1,9 +1,11 @@
 //! Under a service manager: what it gives, and what it is told.
 
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
-use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::fleet::{DEADLINE, Process, Server};
 use crate::support::hotswap;
@@ -77,20 +79,30 @@ fn sockets_of_the_manager_are_served_by_their_names() {
     let data = dir.path().join("server");
     let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let [agents, http] = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
-    let mut command = hotswap();
-    command.args(["server", "--data", data.to_str().unwrap()]);
+    for socket in &sockets {
+        fcntl_setfd(socket, FdFlags::empty()).unwrap();
+    }
+    let [third, fourth] = sockets.each_ref().map(|socket| socket.as_raw_fd());
+    let hotswap = hotswap();
+    let mut command = Command::new("sh");
+    for (name, value) in hotswap.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    // By way of two that are free: either of theirs may be 3 or 4 already.
+    let moves = format!("exec \"$0\" server --data \"$1\" 8<&{third} 9<&{fourth} 3<&8 4<&9 8<&- 9<&-");
     command
+        .args(["-c", &moves])
+        .arg(hotswap.get_program())
+        .arg(&data)
+        .stdin(std::process::Stdio::null())
         .env("LISTEN_FDS", "2")
         .env("LISTEN_FDNAMES", "agents:http");
-    let mappings = sockets.into_iter().zip(3..).map(|(socket, child_fd)| FdMapping {
-        parent_fd: socket.into(),
-        child_fd,
-    });
-    command.fd_mappings(mappings.collect()).unwrap();
     let server = Process::start_command(&mut command);
     assert_eq!(server.url, format!("http://{http}"));
-    // The mappings keep this process's descriptors open until the command is gone.
-    drop(command);
+    drop(sockets);
     std::net::TcpStream::connect(agents).unwrap();
     assert_eq!(server.stop(), 0);
 }
