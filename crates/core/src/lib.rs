@@ -7,6 +7,7 @@ pub mod analysis;
 pub mod apply;
 pub mod attribution;
 pub mod capability;
+pub mod causes;
 pub mod checks;
 pub mod command;
 pub mod decide;

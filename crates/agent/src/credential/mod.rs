@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use hotswap_core::causes::with_causes;
 use hotswap_transport::{
     AuthorityPin, FLEET_ALPN, Identity, JoinToken, Refusal, Roots, certificates, client_config,
     pinned_client_config, refusal, request,
@@ -329,17 +330,6 @@ impl JoinSource {
             .parse()
             .map_err(|error: hotswap_transport::InvalidJoinToken| faulty(error.to_string()))
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

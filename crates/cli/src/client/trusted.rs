@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use hotswap_transport::rustls::ClientConfig;
 use hotswap_transport::{Roots, client_config};
 
+use hotswap_core::causes::with_causes;
+
 use super::ApiError;
 use crate::problem::Problem;
 
@@ -62,7 +64,7 @@ impl Authorities {
     pub(super) fn unneeded() -> Result<ClientConfig, ApiError> {
         client_config(Roots::Nobody, None, &[]).map_err(|error| ApiError::Authorities {
             which: "TLS".to_owned(),
-            why: told(&error),
+            why: with_causes(&error),
         })
     }
 
@@ -79,17 +81,9 @@ impl Authorities {
         let config = client_config(roots, None, &PROTOCOLS);
         config.map_err(|error| ApiError::Authorities {
             which,
-            why: told(&error),
+            why: with_causes(&error),
         })
     }
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    let because = error
-        .source()
-        .map(|source| format!(": {source}"))
-        .unwrap_or_default();
-    format!("{error}{because}")
 }
 
 fn read(file: &Path) -> Result<String, Problem> {

@@ -16,21 +16,8 @@ mod object;
 mod pins;
 mod sys;
 
+use hotswap_core::causes::with_causes as told;
+
 pub use config::{BPFFS, EbpfHostConfig};
 pub use host::{EbpfHost, EbpfHostError, is_bpffs};
 pub use object::{Inspected, inspect};
-
-/// An error with what caused it, as a sentence's part.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some of them repeat their source.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}

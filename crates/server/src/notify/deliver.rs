@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hotswap_core::causes::with_causes;
 use hotswap_core::ids::DeploymentId;
 use hotswap_core::stage::Deployment;
 use hotswap_core::time::{Millis, WallTime};
@@ -346,15 +347,8 @@ impl Sender {
 }
 
 /// An error with its causes, cut to a length that logs and tables bear.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text.chars().take(ERROR_LEN_MAX).collect()
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    with_causes(error).chars().take(ERROR_LEN_MAX).collect()
 }
 
 #[cfg(test)]

@@ -1,170 +1,43 @@
 //! A server from start to end.
 
-use std::io;
+mod agents;
+mod error;
+mod retention;
+mod running;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use hotswap_core::command::Command;
-use hotswap_core::policy::Environment;
-use hotswap_core::state::State;
-use hotswap_core::time::Millis;
 use hotswap_runtime::Runtimes;
-use hotswap_telemetry::metrics::{MetricsExporter, MetricsOtlpError};
-use hotswap_telemetry::otlp::{Exporter, OtlpError};
-use hotswap_transport::{Authority, AuthorityError, ConfigError, IdentityError};
-use hotswap_trust::{Gate, PolicyError};
+use hotswap_telemetry::metrics::MetricsExporter;
+use hotswap_telemetry::otlp::Exporter;
+use hotswap_transport::Authority;
+use hotswap_trust::Gate;
 use parking_lot::RwLock;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{self, Access, AccessError, FirstAdmin};
-use crate::api::{self, Api, Handshakes, Listening, Origins, RateLimits};
+use crate::access::{self, Access};
+use crate::api::{self, Api, Handshakes, Listening, Origins};
 use crate::checks::Checks;
 use crate::clock::millis;
-use crate::config::{Grant, Grants, ServerConfig};
-use crate::driver::{self, DriverError, DriverParts, World};
-use crate::enrolment::{self, AUTHORITY_FOLDER, Credentials, Enrolment, NODE_CERTIFICATE_LIFETIMES};
+use crate::config::{Grants, ServerConfig};
+use crate::driver::{self, DriverParts, World};
+use crate::enrolment::{self, AUTHORITY_FOLDER, Credentials, Enrolment};
 use crate::feed::Feed;
-use crate::fleet::{self, Door, Fleet, keep_certificate};
-use crate::notify::{Notifier, NotifierParts, Pauses, Webhook, WebhookError};
+use crate::fleet::{Door, Fleet, keep_certificate};
+use crate::notify::{Notifier, NotifierParts, Pauses, Webhook};
 use crate::registry::{Collector, Registry};
-use crate::sight::{Alarms, Metrics, Series, SightDb, SightError, Tracer, journal};
-use crate::store::{
-    AccessStore, Answer, EVENTS_FORGOTTEN_MAX, EnrolmentStore, SqliteStore, Store, StoreError,
-};
-use crate::tls::{ApiCertificate, CertificateError, PlainBeyondLoopback, refused};
+use crate::sight::{Alarms, Metrics, Series, SightDb, Tracer, journal};
+use crate::store::{AccessStore, EnrolmentStore, SqliteStore, Store};
 
-/// An agent that says nothing is asked this often whether it is there, and given up after as long again.
-const AGENT_PING_INTERVAL: Duration = Duration::from_secs(20);
-/// How often events are looked at that are older than they are kept, and how soon again where many are.
-const FORGET_PAUSE: Duration = Duration::from_secs(600);
-const FORGET_PAUSE_SHORT: Duration = Duration::from_millis(200);
-/// How long agents' sessions may take to end at a shutdown.
-const AGENTS_DEADLINE: Duration = Duration::from_secs(3);
+pub use error::StartError;
+pub use running::RunningServer;
 
 /// Starts servers.
 #[derive(Debug)]
 pub struct Server;
-
-/// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address can't be listened on.
-    #[error("failed to listen on {addr} for {what}: {}", explain(source, addr))]
-    Listen {
-        /// What for.
-        what: &'static str,
-        /// Where.
-        addr: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Plain HTTP where others can listen.
-    #[error(transparent)]
-    Plain(#[from] PlainBeyondLoopback),
-    /// The API's certificate.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// TLS of the API.
-    #[error("failed to set up TLS for the API")]
-    Tls(#[from] ConfigError),
-    /// The store can't be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The package store can't be opened.
-    #[error("failed to open the package store in {}", path.display())]
-    Registry {
-        /// The data directory.
-        path: std::path::PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The trust file can't be used.
-    #[error("failed to read who is trusted")]
-    Trust(#[from] PolicyError),
-    /// The file of measurements can't be opened.
-    #[error("failed to open the file of measurements in the data directory")]
-    Sight(#[from] SightError),
-    /// A webhook.
-    #[error(transparent)]
-    Webhook(#[from] WebhookError),
-    /// The export of traces.
-    #[error(transparent)]
-    Otlp(#[from] OtlpError),
-    /// The export of metrics.
-    #[error(transparent)]
-    OtlpMetrics(#[from] MetricsOtlpError),
-    /// The log can't be recovered.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    /// The fleet's authority.
-    #[error("the fleet's authority can't be used")]
-    Authority(#[from] AuthorityError),
-    /// The server's certificate for agents.
-    #[error("the server's certificate for agents can't be used")]
-    AgentsCertificate(#[from] IdentityError),
-    /// Plain agents from elsewhere.
-    #[error(
-        "agents without TLS are taken on this machine alone, and {addr} is reached from elsewhere; leave --plain-agents \
-         out, or give a loopback address"
-    )]
-    PlainAgents {
-        /// Where agents connect.
-        addr: SocketAddr,
-    },
-    /// A lifetime that can't be.
-    #[error(
-        "nodes' certificates can't hold for {given:?}; give a time between {:?} and {:?}",
-        NODE_CERTIFICATE_LIFETIMES.0, NODE_CERTIFICATE_LIFETIMES.1
-    )]
-    CertificateLifetime {
-        /// What was given.
-        given: Duration,
-    },
-    /// Nobody could log in.
-    #[error("users and keys could not be made ready: {0}")]
-    Access(#[from] AccessError),
-}
-
-fn explain(error: &io::Error, addr: &SocketAddr) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!(
-                "port {} is in use; stop what uses it, or give another port",
-                addr.port()
-            )
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; give one that it has".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("port {} needs more rights; give one above 1023", addr.port())
-        }
-        _ => error.to_string(),
-    }
-}
-
-/// A server that runs.
-#[derive(Debug)]
-pub struct RunningServer {
-    http: SocketAddr,
-    agents: SocketAddr,
-    first_admin: Option<FirstAdmin>,
-    /// Ends the door for people and programs first, so that what is under way is still decided.
-    doors: CancellationToken,
-    /// Ends the driver, and with it agents' sessions.
-    core: CancellationToken,
-    api: JoinHandle<()>,
-    commands: driver::Driver,
-    grants: Arc<Grants>,
-    limits: Arc<RwLock<RateLimits>>,
-    origins: Origins,
-    certificate: Option<Arc<ApiCertificate>>,
-    tasks: TaskTracker,
-    driver: JoinHandle<Result<(), DriverError>>,
-}
 
 /// Sockets that listen already, such as a service manager's; the others are made.
 #[derive(Debug, Default)]
@@ -199,11 +72,11 @@ impl Server {
     ) -> Result<RunningServer, StartError> {
         Webhook::validate_all(&config.webhooks)?;
         config.gate.check()?;
-        check_agents(&config)?;
+        agents::check(&config)?;
         warn_of_gate(&config.gate);
         config.tls.at(config.http)?;
         let http = listen("the API", config.http, sockets.http).await?;
-        let agents = listen("agents", config.agents, sockets.agents).await?;
+        let for_agents = listen("agents", config.agents, sockets.agents).await?;
         let otlp = config.otlp.as_ref();
         let exporter = otlp.map(|otlp| Exporter::new(otlp, "hotswap-server", &http.addr.to_string()));
         let exporter = exporter.transpose()?;
@@ -259,7 +132,7 @@ impl Server {
         ));
         tasks.spawn(enrolment::maintain(Arc::clone(&enrolment), doors.clone()));
         if let Some(kept) = config.events_kept {
-            tasks.spawn(forget_old_events(
+            tasks.spawn(retention::forget_old_events(
                 Arc::clone(&store),
                 Arc::clone(driver.world()),
                 millis(kept),
@@ -272,7 +145,7 @@ impl Server {
             config.packages_kept.map(millis),
         ));
         tasks.spawn(Arc::clone(&collector).keep(doors.clone()));
-        let (http_addr, agents_addr) = (http.addr, agents.addr);
+        let (http_addr, agents_addr) = (http.addr, for_agents.addr);
         let series = Arc::new(Series::new(sight.clone()));
         tasks.spawn(Arc::clone(&series).keep(Arc::clone(driver.world()), core.clone()));
         let watched = Watched {
@@ -301,8 +174,8 @@ impl Server {
             }
             door
         };
-        tasks.spawn(serve_agents(
-            (agents, door),
+        tasks.spawn(agents::serve(
+            (for_agents, door),
             Arc::new(fleet),
             Arc::clone(driver.world()),
             core.clone(),
@@ -438,186 +311,4 @@ async fn listen(
         None => Listening::bind(addr).await,
     };
     listening.map_err(|source| StartError::Listen { what, addr, source })
-}
-
-/// Forgets events that are older than they are kept, from time to time.
-async fn forget_old_events(
-    store: Arc<dyn Store>,
-    world: Arc<World>,
-    kept: Millis,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let before = world.now().wall - kept;
-        let pause = match store.forget_events(before).await {
-            // More may be left: soon again, with commits in between.
-            Ok(forgotten) if forgotten == EVENTS_FORGOTTEN_MAX => FORGET_PAUSE_SHORT,
-            Ok(forgotten) => {
-                tracing::debug!(forgotten, "old events are forgotten");
-                FORGET_PAUSE
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "old events could not be forgotten"
-                );
-                FORGET_PAUSE
-            }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// What is asked of agents' connections, judged before anything is opened.
-fn check_agents(config: &ServerConfig) -> Result<(), StartError> {
-    let given = config.node_certificate_lifetime;
-    let (shortest, longest) = NODE_CERTIFICATE_LIFETIMES;
-    if !(shortest..=longest).contains(&given) {
-        return Err(StartError::CertificateLifetime { given });
-    }
-    if config.plain_agents {
-        if !config.agents.ip().is_loopback() {
-            return Err(StartError::PlainAgents { addr: config.agents });
-        }
-        tracing::warn!(
-            "AGENTS CONNECT WITHOUT TLS (--plain-agents): whoever runs a program on this machine can speak for any node"
-        );
-    }
-    Ok(())
-}
-
-async fn serve_agents(
-    (listening, door): (Listening, Door),
-    fleet: Arc<Fleet>,
-    world: Arc<World>,
-    shutdown: CancellationToken,
-) {
-    let service = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(AGENT_PING_INTERVAL))
-        .http2_keepalive_timeout(Some(AGENT_PING_INTERVAL))
-        .add_service(Arc::clone(&fleet).into_service());
-    let incoming = fleet::incoming(
-        listening,
-        door,
-        move |address, error| fleet.handshake_failed(address, error),
-        shutdown.clone(),
-    );
-    let served = service.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-    // Sessions never end by themselves: after the deadline they are cut.
-    let ended = tokio::select! {
-        ended = served => ended,
-        () = async { shutdown.cancelled().await; tokio::time::sleep(AGENTS_DEADLINE).await } => Ok(()),
-    };
-    world.set_accepts_agents(false);
-    if let Err(error) = ended {
-        tracing::error!(error = &error as &dyn std::error::Error, "serving agents failed");
-    }
-}
-
-impl RunningServer {
-    /// Where HTTP is served.
-    pub fn http_addr(&self) -> SocketAddr {
-        self.http
-    }
-
-    /// The API's address as clients write it.
-    pub fn url(&self) -> String {
-        let scheme = if self.certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        format!("{scheme}://{}", self.http)
-    }
-
-    /// The certificate that the API shows, where it speaks TLS.
-    pub fn certificate(&self) -> Option<&ApiCertificate> {
-        self.certificate.as_deref()
-    }
-
-    /// Reads the files of the API's certificate anew, where it has such; they are looked at from time to time anyway.
-    ///
-    /// # Errors
-    /// Another certificate that can't be used: it is told in the log, too, and the old one stays.
-    pub async fn reload_certificate(&self) -> Result<(), CertificateError> {
-        let Some(certificate) = self.certificate.clone() else {
-            return Ok(());
-        };
-        let read = tokio::task::spawn_blocking(move || certificate.reload(SystemTime::now()));
-        let read = read
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        read.map(drop).inspect_err(refused)
-    }
-
-    /// Where agents connect.
-    pub fn agents_addr(&self) -> SocketAddr {
-        self.agents
-    }
-
-    /// The admin that this start made, where nobody could log in before.
-    pub fn first_admin(&self) -> Option<&FirstAdmin> {
-        self.first_admin.as_ref()
-    }
-
-    /// Takes up other environments, and what modules may ask for in them. Rollouts that run keep the rules that they
-    /// began with.
-    ///
-    /// # Errors
-    /// Why they were refused; everything stays as it was then.
-    pub async fn configure(&self, environments: Vec<Environment>, grants: Vec<Grant>) -> Result<(), String> {
-        let command = Command::Configure { environments };
-        let answer: driver::Answerer = Box::new(|_: &State, outcome: driver::Outcome<'_>| Answer {
-            status: if outcome.result.is_ok() { 200 } else { 400 },
-            location: None,
-            body: outcome.result.err().map(ToString::to_string).into(),
-        });
-        let answer = self
-            .commands
-            .submit(driver::Origin::default(), command, None, answer)
-            .await
-            .map_err(|error| error.to_string())?;
-        if let Some(refusal) = answer.body.as_str() {
-            return Err(refusal.to_owned());
-        }
-        self.grants.replace(grants);
-        Ok(())
-    }
-
-    /// Counts requests by other limits, and answers pages of other origins, from the next request on.
-    pub fn limit(&self, limits: RateLimits, origins: &[String]) {
-        *self.limits.write() = limits;
-        self.origins.replace(origins);
-    }
-
-    /// Returns when the server ends by itself, which it does only where the store failed. The process must end then:
-    /// what is durable is not known, and the next start finds out. Safe to give up and call again.
-    ///
-    /// # Errors
-    /// Why it ended.
-    pub async fn ended(&mut self) -> Result<(), DriverError> {
-        let ended = (&mut self.driver).await;
-        self.doors.cancel();
-        self.core.cancel();
-        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    /// Ends in order: no more requests, then the sessions, then the driver with a snapshot.
-    ///
-    /// # Errors
-    /// The store failed before.
-    pub async fn shutdown(self) -> Result<(), DriverError> {
-        self.doors.cancel();
-        if let Err(error) = self.api.await {
-            tracing::error!(%error, "serving the API panicked");
-        }
-        self.core.cancel();
-        self.tasks.wait().await;
-        self.driver
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
 }

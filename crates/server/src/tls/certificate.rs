@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hotswap_core::causes::with_causes;
 use hotswap_core::time::WallTime;
 use hotswap_transport::{Authority, AuthorityError, CERTIFICATE_FILE, Fingerprint, Identity, IdentityError};
 use parking_lot::Mutex;
@@ -307,16 +308,6 @@ fn told(time: SystemTime) -> String {
 pub(crate) fn refused(error: &CertificateError) {
     let error = with_causes(error);
     tracing::error!(error, "the API's new certificate was refused: the old one stays");
-}
-
-fn with_causes(error: &CertificateError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 fn unusable(certificate: &Path, key: &Path, source: IdentityError) -> CertificateError {
