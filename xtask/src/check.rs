@@ -29,7 +29,13 @@ const NEXTEST: Tool = Tool {
 const DENY: Tool = Tool {
     program: "cargo",
     args: &["deny", "--version"],
-    without: "cargo-deny is not installed: licences, sources and duplicate dependencies are not checked",
+    without: "cargo-deny is not installed: licences, sources, known vulnerabilities and duplicate dependencies are not checked",
+};
+/// Asking for it fetches it.
+const ADVISORIES: Tool = Tool {
+    program: "cargo",
+    args: &["deny", "fetch", "db"],
+    without: "RustSec's database can't be fetched: dependencies are not checked for known vulnerabilities",
 };
 
 const OPENSSL: Tool = Tool {
@@ -132,6 +138,11 @@ pub(crate) fn ci() -> Result<()> {
         steps.step("deny", || {
             run::run(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
         })?;
+        if steps.has(&ADVISORIES) {
+            steps.step("advisories", || {
+                run::run(cargo().args(["deny", "check", "--disable-fetch", "advisories"]))
+            })?;
+        }
     }
     test_steps(&mut steps, SIM_SEEDS)?;
     steps.close("ci");
