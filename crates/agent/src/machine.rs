@@ -11,7 +11,8 @@ const KERNEL_LEN_MAX: usize = 64;
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The kinds that run here, then what the machine is: its processor, its kernel, how control groups are kept there,
-/// whether the agent is root, whether the kernel's types are known (BTF), whether eBPF programs can be pinned.
+/// whether the agent is root, whether the kernel's types are known (BTF), whether eBPF programs can be pinned, whether
+/// the kernel tells its tracepoints.
 pub(crate) fn capabilities(runtimes: &Runtimes) -> Vec<String> {
     let mut words: Vec<String> = runtimes.kinds().map(|kind| kind.as_str().to_owned()).collect();
     words.push(format!("arch:{}", std::env::consts::ARCH));
@@ -25,6 +26,9 @@ pub(crate) fn capabilities(runtimes: &Runtimes) -> Vec<String> {
     words.push(format!("privileges:{user}"));
     if Path::new(BTF).exists() {
         words.push("btf".to_owned());
+    }
+    if ebpf::has_tracefs() {
+        words.push("tracefs".to_owned());
     }
     if ebpf::is_bpffs(Path::new(ebpf::BPFFS)) {
         words.push("bpffs".to_owned());

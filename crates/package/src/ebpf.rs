@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::HumanDuration;
 
+mod hook;
+mod probe;
+
+pub use hook::{Hook, On, XdpMode};
+pub use probe::Probe;
+
 /// How an eBPF object is attached and read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -26,6 +32,9 @@ pub struct Ebpf {
     /// What the programs count.
     #[serde(default)]
     pub counters: Vec<Counter>,
+    /// What is sent through the programs before they get to their hooks, and while they are on trial there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
     /// What holds of the counters while a version is on trial.
     #[serde(default)]
     pub invariants: Invariants,
@@ -45,71 +54,12 @@ pub struct Attached {
     /// The control group's folder, or `$NAME` for the variable that names it; for hooks on control groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
+    /// `CATEGORY:NAME` for tracepoints, the name alone for raw ones and those by BTF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracepoint: Option<String>,
     /// Where on the interface's way XDP runs.
     #[serde(default)]
     pub mode: XdpMode,
-}
-
-/// A kind of hook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hook {
-    /// Packets that an interface receives, before anything else sees them.
-    Xdp,
-    /// Packets that an interface has received.
-    TcxIngress,
-    /// Packets that an interface is about to send.
-    TcxEgress,
-    /// Packets that a control group's sockets receive.
-    CgroupSkbIngress,
-    /// Packets that a control group's sockets send.
-    CgroupSkbEgress,
-}
-
-impl Hook {
-    /// The name in manifests.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::TcxIngress => "tcx-ingress",
-            Self::TcxEgress => "tcx-egress",
-            Self::CgroupSkbIngress => "cgroup-skb-ingress",
-            Self::CgroupSkbEgress => "cgroup-skb-egress",
-        }
-    }
-
-    /// Whether it is on an interface; otherwise it is on a control group.
-    pub const fn on_interface(self) -> bool {
-        matches!(self, Self::Xdp | Self::TcxIngress | Self::TcxEgress)
-    }
-
-    /// The first release of the kernel whose links of this kind can be pinned and updated.
-    pub const fn kernel(self) -> KernelRelease {
-        match self {
-            Self::Xdp => KernelRelease(5, 9),
-            Self::TcxIngress | Self::TcxEgress => KernelRelease(6, 6),
-            Self::CgroupSkbIngress | Self::CgroupSkbEgress => KernelRelease(5, 7),
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// How XDP is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum XdpMode {
-    /// In the driver where it can, else behind it.
-    #[default]
-    Any,
-    /// In the driver, or not at all.
-    Driver,
-    /// Behind the driver: works on every interface, and is slower.
-    Generic,
 }
 
 /// What is said of a map.
@@ -205,6 +155,8 @@ impl Ebpf {
     pub const MAPS_MAX: usize = 32;
     /// Most counters.
     pub const COUNTERS_MAX: usize = 16;
+    /// Most probes.
+    pub const PROBES_MAX: usize = 32;
     /// Most features.
     pub const FEATURES_MAX: usize = 16;
     /// Largest index of a counter's value.

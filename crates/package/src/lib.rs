@@ -19,7 +19,8 @@ mod rules;
 mod units;
 
 pub use ebpf::{
-    Attached, Counter, Counts, Ebpf, Hook, InvalidKernelRelease, Invariants, KernelRelease, MapUse, XdpMode,
+    Attached, Counter, Counts, Ebpf, Hook, InvalidKernelRelease, Invariants, KernelRelease, MapUse, On,
+    Probe, XdpMode,
 };
 pub use faults::{Fault, ManifestError};
 pub use file::{

@@ -1,9 +1,13 @@
 //! What a release needs of a node, as nodes name what they have.
 
+use crate::ebpf::{Attached, Hook};
 use crate::manifest::{Kind, Manifest};
 
+/// What a node names where the kernel tells its tracepoints.
+const TRACEFS: &str = "tracefs";
+
 /// Words that a node's capabilities must all have in them: the kind, and for machine code the processor
-/// (`arch:x86_64`), for eBPF the least release of the kernel (`kernel>=6.6`), for kernel modules one of the releases that
+/// (`arch:x86_64`), for eBPF the least release of the kernel (`kernel>=6.6`) and where it looks tracepoints up, for kernel modules one of the releases that
 /// there are builds for (`kernel:A|kernel:B`). A script needs no particular processor.
 pub fn needs(manifest: &Manifest, artifact: &[u8]) -> Vec<String> {
     let mut needs = vec![manifest.kind.as_str().to_owned()];
@@ -12,7 +16,11 @@ pub fn needs(manifest: &Manifest, artifact: &[u8]) -> Vec<String> {
     }
     if let Some(ebpf) = &manifest.ebpf {
         needs.push(format!("kernel>={}", ebpf.kernel_min()));
-        needs.extend(ebpf.features.iter().cloned());
+        let looks_up = |program: &Attached| program.attach == Hook::Tracepoint;
+        if ebpf.programs.iter().any(looks_up) {
+            needs.push(TRACEFS.to_owned());
+        }
+        needs.extend(ebpf.features.iter().filter(|word| *word != TRACEFS).cloned());
     }
     if let Some(kernel) = &manifest.kernel {
         let any = kernel

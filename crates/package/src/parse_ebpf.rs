@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::ebpf::{Attached, Counter, Counts, Ebpf, Hook, Invariants, MapUse, XdpMode};
+use crate::ebpf::{Attached, Counter, Counts, Ebpf, Hook, Invariants, MapUse, On, XdpMode};
 use crate::manifest::Capabilities;
 use crate::parse::Section;
 use crate::rules;
+
+mod probe;
+
+/// Most characters of a name that is none of those that there are.
+const NAME_SHOWN_MAX: usize = 40;
 
 /// `None` only with a fault recorded.
 pub(crate) fn read_ebpf(mut section: Section<'_>) -> Option<Ebpf> {
@@ -30,6 +35,13 @@ pub(crate) fn read_ebpf(mut section: Section<'_>) -> Option<Ebpf> {
     }
     let maps = section.list("maps", Ebpf::MAPS_MAX, read_map);
     let counters = section.list("counters", Ebpf::COUNTERS_MAX, read_counter);
+    let probes = section.list("probes", Ebpf::PROBES_MAX, probe::read);
+    let probes = probe::matched(probes, &programs).unwrap_or_else(|faults| {
+        for (key, problem) in faults {
+            section.fault(&key, problem);
+        }
+        Vec::new()
+    });
     let invariants = section
         .section("invariants")
         .map_or_else(Invariants::default, read_invariants);
@@ -56,6 +68,7 @@ pub(crate) fn read_ebpf(mut section: Section<'_>) -> Option<Ebpf> {
         "[[ebpf.programs]]",
         "[[ebpf.maps]]",
         "[[ebpf.counters]]",
+        "[[ebpf.probes]]",
         "[ebpf.invariants]",
     ]);
     sound.then(|| Ebpf {
@@ -64,6 +77,7 @@ pub(crate) fn read_ebpf(mut section: Section<'_>) -> Option<Ebpf> {
         programs: programs.into_iter().flatten().collect(),
         maps: maps.into_iter().flatten().collect(),
         counters: counters.into_iter().flatten().collect(),
+        probes,
         invariants,
     })
 }
@@ -103,41 +117,46 @@ fn symbol(section: &mut Section<'_>, key: &str, should_be: &str) -> Option<Strin
     name
 }
 
+fn read_hook(section: &mut Section<'_>) -> Option<Hook> {
+    let names = Hook::ALL.map(Hook::as_str).join(", ");
+    let name: String = section.required("attach", &format!("one of {names}"))?;
+    let hook = Hook::ALL.into_iter().find(|hook| hook.as_str() == name);
+    if hook.is_none() {
+        let name: String = name.chars().take(NAME_SHOWN_MAX).collect();
+        section.fault("attach", format!("{name:?} is no hook; there are {names}"));
+    }
+    hook
+}
+
 fn read_program(mut section: Section<'_>) -> Option<Attached> {
     let name = symbol(&mut section, "name", "the function's name in the object");
-    let attach: Option<Hook> = section.required(
-        "attach",
-        "xdp, tcx-ingress, tcx-egress, cgroup-skb-ingress or cgroup-skb-egress",
-    );
+    let attach = read_hook(&mut section);
     let interface: Option<String> = section.maybe("interface");
     let cgroup: Option<String> = section.maybe("cgroup");
+    let tracepoint: Option<String> = section.maybe("tracepoint");
     let mode: Option<XdpMode> = section.maybe("mode");
     if let Some(attach) = attach {
-        let (wanted, given, other, other_given, example) = if attach.on_interface() {
-            (
-                "interface",
-                &interface,
-                "cgroup",
-                &cgroup,
-                "\"eth0\" or \"$UPLINK\"",
-            )
-        } else {
-            (
-                "cgroup",
-                &cgroup,
-                "interface",
-                &interface,
-                "\"/sys/fs/cgroup/system.slice\"",
-            )
-        };
-        if given.is_none() {
-            section.fault(
-                wanted,
-                format!("is missing; {attach} is attached to one, such as {example}"),
-            );
+        let on = attach.on();
+        for (key, is_given) in [
+            (On::Interface.key(), interface.is_some()),
+            (On::Cgroup.key(), cgroup.is_some()),
+            (On::Tracepoint.key(), tracepoint.is_some()),
+        ] {
+            if key == on.key() && !is_given {
+                let example = attach.example();
+                section.fault(
+                    key,
+                    format!("is missing; {attach} is attached to one, such as {example}"),
+                );
+            } else if key != on.key() && is_given {
+                section.fault(key, format!("is not for {attach}; leave it out"));
+            }
         }
-        if other_given.is_some() {
-            section.fault(other, format!("is not for {attach}; leave it out"));
+        let problem = tracepoint
+            .as_deref()
+            .and_then(|name| rules::tracepoint_problem(name, attach));
+        if let Some(problem) = problem {
+            section.fault("tracepoint", problem);
         }
         if mode.is_some() && attach != Hook::Xdp {
             section.fault("mode", format!("is for xdp, and this is {attach}; leave it out"));
@@ -149,13 +168,14 @@ fn read_program(mut section: Section<'_>) -> Option<Attached> {
     if let Some(problem) = cgroup.as_deref().and_then(rules::cgroup_problem) {
         section.fault("cgroup", problem);
     }
-    let sound = section.finish(&["name", "attach", "interface", "cgroup", "mode"]);
+    let sound = section.finish(&["name", "attach", "interface", "cgroup", "tracepoint", "mode"]);
     sound.then_some(())?;
     Some(Attached {
         name: name?,
         attach: attach?,
         interface,
         cgroup,
+        tracepoint,
         mode: mode.unwrap_or_default(),
     })
 }

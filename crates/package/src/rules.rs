@@ -1,5 +1,7 @@
 //! What single values must look like; each rule gives the problem and what would be right, or nothing.
 
+use crate::ebpf::Hook;
+
 /// A rule for one text.
 pub(crate) type Rule = fn(&str) -> Option<String>;
 
@@ -225,6 +227,25 @@ pub(crate) fn cgroup_problem(path: &str) -> Option<String> {
             shorten(path)
         )
     })
+}
+
+/// `sched:sched_process_exec` for tracepoints; the kernel knows raw ones by their name alone.
+pub(crate) fn tracepoint_problem(text: &str, hook: Hook) -> Option<String> {
+    let is_name = |name: &str| {
+        (1..=SYMBOL_LEN_MAX).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    };
+    let (right, form) = match hook {
+        Hook::Tracepoint => (
+            text.split_once(':')
+                .is_some_and(|(category, name)| is_name(category) && is_name(name)),
+            "CATEGORY:NAME, as in /sys/kernel/tracing/available_events",
+        ),
+        _ => (is_name(text), "the name alone"),
+    };
+    (!right).then(|| format!("{:?} must be {form}, such as {}", shorten(text), hook.example()))
 }
 
 pub(crate) fn feature_problem(word: &str) -> Option<String> {

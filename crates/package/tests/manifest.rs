@@ -298,6 +298,11 @@ counts = "drops"
 map = "totals"
 index = 2
 field = 1
+[[ebpf.probes]]
+name = "arp passes"
+program = "limit"
+packet = "ffffffffffff 020000000001 0806"
+returns = "pass"
 [ebpf.invariants]
 drops-share-max = 0.2
 window = "1s"
@@ -311,6 +316,7 @@ fn an_ebpf_module_says_where_it_is_attached_and_what_it_counts() {
     assert_eq!(ebpf.kernel_min().to_string(), "6.1");
     assert!(ebpf.carries("totals") && !ebpf.carries("limit"));
     assert_eq!(ebpf.invariants.drops_share_max, Some(0.2));
+    assert_eq!(ebpf.probes[0].returns, 2, "XDP_PASS");
     assert_eq!(
         hotswap_package::needs(&manifest, b"\x7fELF"),
         ["ebpf", "kernel>=6.1", "btf", "cgroup:v2"]
@@ -318,6 +324,11 @@ fn an_ebpf_module_says_where_it_is_attached_and_what_it_counts() {
     let tcx = EBPF
         .replace("attach = \"xdp\"", "attach = \"tcx-ingress\"")
         .replace("mode = \"driver\"\n", "");
+    assert_eq!(
+        Manifest::parse(&tcx).unwrap().ebpf.unwrap().probes[0].returns,
+        0,
+        "TCX_PASS"
+    );
     let tcx = Manifest::parse(&tcx).unwrap();
     assert_eq!(
         tcx.ebpf.unwrap().kernel_min().to_string(),
@@ -326,6 +337,15 @@ fn an_ebpf_module_says_where_it_is_attached_and_what_it_counts() {
     );
     let json = serde_json::to_string(&manifest).unwrap();
     assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+    let traced = EBPF.replace(
+        "attach = \"cgroup-skb-egress\"\ncgroup = \"/sys/fs/cgroup/system.slice\"",
+        "attach = \"tracepoint\"\ntracepoint = \"tcp:tcp_retransmit_skb\"",
+    );
+    let traced = Manifest::parse(&traced).unwrap();
+    assert_eq!(
+        hotswap_package::needs(&traced, b"\x7fELF"),
+        ["ebpf", "kernel>=6.1", "tracefs", "btf", "cgroup:v2"]
+    );
 }
 
 #[test]
@@ -349,7 +369,7 @@ fn an_ebpf_modules_faults_are_told_by_their_keys() {
         (
             "attach = \"xdp\"",
             "attach = \"xpd\"",
-            "ebpf.programs[0].attach: ",
+            "ebpf.programs[0].attach: \"xpd\" is no hook; there are xdp, tcx-ingress, ",
         ),
         (
             "interface = \"$UPLINK\"\n",
@@ -370,6 +390,52 @@ fn an_ebpf_modules_faults_are_told_by_their_keys() {
             "cgroup = \"/sys/fs/cgroup/system.slice\"",
             "cgroup = \"/etc\"",
             "ebpf.programs[1].cgroup: \"/etc\" must be a folder",
+        ),
+        (
+            "attach = \"cgroup-skb-egress\"\ncgroup = \"/sys/fs/cgroup/system.slice\"",
+            "attach = \"cgroup-connect4\"\ninterface = \"eth0\"",
+            "ebpf.programs[1].cgroup: is missing; cgroup-connect4 is attached to one",
+        ),
+        (
+            "attach = \"cgroup-skb-egress\"\ncgroup = \"/sys/fs/cgroup/system.slice\"",
+            "attach = \"tracepoint\"",
+            "ebpf.programs[1].tracepoint: is missing; tracepoint is attached to one, such as \"sched:sched_process_exec\"",
+        ),
+        (
+            "attach = \"cgroup-skb-egress\"\ncgroup = \"/sys/fs/cgroup/system.slice\"",
+            "attach = \"tracepoint\"\ntracepoint = \"sched/../exec\"",
+            "ebpf.programs[1].tracepoint: \"sched/../exec\" must be CATEGORY:NAME",
+        ),
+        (
+            "attach = \"cgroup-skb-egress\"\ncgroup = \"/sys/fs/cgroup/system.slice\"",
+            "attach = \"tp-btf\"\ntracepoint = \"sched:exec\"",
+            "ebpf.programs[1].tracepoint: \"sched:exec\" must be the name alone, such as \"sched_process_exec\"",
+        ),
+        (
+            "program = \"limit\"",
+            "program = \"limits\"",
+            "ebpf.probes[0].program: there is no program \"limits\"",
+        ),
+        (
+            "returns = \"pass\"",
+            "returns = \"accept\"",
+            "ebpf.probes[0].returns: \"accept\" is nothing that xdp knows; there are aborted, drop, pass, tx, redirect",
+        ),
+        (
+            "020000000001 0806",
+            "02000000000g 0806",
+            "ebpf.probes[0].packet: 'g' is no hexadecimal digit; give a frame",
+        ),
+        (
+            "020000000001 0806",
+            "0200",
+            "ebpf.probes[0].packet: it has 8 bytes; 14 to 3072",
+        ),
+        (
+            "attach = \"xdp\"\ninterface = \"$UPLINK\"\nmode = \"driver\"",
+            "attach = \"cgroup-connect4\"\ncgroup = \"$UPLINK\"",
+            "ebpf.probes[0].program: is at cgroup-connect4, where the kernel can't be asked to send a packet through; it \
+             can at xdp, tcx-ingress, tcx-egress, cgroup-skb-ingress, cgroup-skb-egress",
         ),
         (
             "cgroup = \"/sys/fs/cgroup/system.slice\"",

@@ -3,36 +3,40 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use aya::programs::cgroup_skb::CgroupSkbAttachType;
-use aya::programs::links::FdLink;
-use aya::programs::tc::TcAttachOptions;
-use aya::programs::xdp::XdpMode as Mode;
-use aya::programs::{
-    CgroupAttachMode, CgroupSkb, LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, Xdp,
-};
-use aya_obj::programs::XdpAttachType;
-use hotswap_package::{Attached, Hook, XdpMode};
+use aya::programs::{ProgramError, ProgramInfo};
+use aya_obj::generated::bpf_attach_type::{self, *};
+use hotswap_package::{Attached, Ebpf, Hook, XdpMode};
 
 use super::pins::Module;
 use super::sys;
-use super::told;
+use super::{probe, told, tracepoint};
 
 /// Where a program is attached on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Interface(String),
     Cgroup(PathBuf),
+    Tracepoint(String),
 }
 
 impl Place {
-    /// The kernel's number of it now.
+    /// Whether this node has it.
+    pub(super) fn exists(&self) -> Result<(), String> {
+        match self {
+            Self::Tracepoint(name) => tracepoint::exists(name),
+            _ => self.number().map(drop),
+        }
+    }
+
+    /// The kernel's number of it now; tracepoints have none that links tell.
     pub(super) fn number(&self) -> Result<u64, String> {
         let name = match self {
             Self::Interface(name) => name,
+            Self::Tracepoint(_) => return Ok(0),
             Self::Cgroup(path) => {
                 let group = fs::metadata(path);
                 let problem = |error| format!("the control group {} can't be used: {error}", path.display());
@@ -52,18 +56,47 @@ impl Place {
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Interface(name) => f.write_str(name),
+            Self::Interface(name) | Self::Tracepoint(name) => f.write_str(name),
             Self::Cgroup(path) => path.display().fmt(f),
         }
     }
 }
 
-/// A loaded program.
-#[derive(Debug)]
-enum Program {
-    Xdp(Xdp),
-    Tcx(SchedClassifier),
-    CgroupSkb(CgroupSkb),
+/// XDP in the driver, or not at all.
+const XDP_DRIVER: u32 = 1 << 2;
+/// XDP behind the driver.
+const XDP_GENERIC: u32 = 1 << 1;
+/// Behind all that is at a tcx hook already.
+const AFTER: u32 = 1 << 4;
+
+/// The kernel's number of a kind of hook.
+pub(super) const fn attach_type(hook: Hook) -> bpf_attach_type {
+    match hook {
+        Hook::Xdp => BPF_XDP,
+        Hook::TcxIngress => BPF_TCX_INGRESS,
+        Hook::TcxEgress => BPF_TCX_EGRESS,
+        Hook::CgroupSkbIngress => BPF_CGROUP_INET_INGRESS,
+        Hook::CgroupSkbEgress => BPF_CGROUP_INET_EGRESS,
+        Hook::CgroupConnect4 => BPF_CGROUP_INET4_CONNECT,
+        Hook::CgroupConnect6 => BPF_CGROUP_INET6_CONNECT,
+        Hook::CgroupBind4 => BPF_CGROUP_INET4_BIND,
+        Hook::CgroupBind6 => BPF_CGROUP_INET6_BIND,
+        Hook::CgroupSendmsg4 => BPF_CGROUP_UDP4_SENDMSG,
+        Hook::CgroupSendmsg6 => BPF_CGROUP_UDP6_SENDMSG,
+        Hook::CgroupRecvmsg4 => BPF_CGROUP_UDP4_RECVMSG,
+        Hook::CgroupRecvmsg6 => BPF_CGROUP_UDP6_RECVMSG,
+        Hook::CgroupGetpeername4 => BPF_CGROUP_INET4_GETPEERNAME,
+        Hook::CgroupGetpeername6 => BPF_CGROUP_INET6_GETPEERNAME,
+        Hook::CgroupGetsockname4 => BPF_CGROUP_INET4_GETSOCKNAME,
+        Hook::CgroupGetsockname6 => BPF_CGROUP_INET6_GETSOCKNAME,
+        Hook::CgroupSockCreate => BPF_CGROUP_INET_SOCK_CREATE,
+        Hook::CgroupSockRelease => BPF_CGROUP_INET_SOCK_RELEASE,
+        Hook::CgroupPostBind4 => BPF_CGROUP_INET4_POST_BIND,
+        Hook::CgroupPostBind6 => BPF_CGROUP_INET6_POST_BIND,
+        Hook::CgroupSockOps => BPF_CGROUP_SOCK_OPS,
+        Hook::Tracepoint => BPF_PERF_EVENT,
+        Hook::RawTracepoint | Hook::TpBtf => BPF_TRACE_RAW_TP,
+    }
 }
 
 /// A loaded program with its place.
@@ -84,6 +117,8 @@ pub(super) enum Swap {
     Was,
     /// It took another one's place in one step.
     Updated,
+    /// It was there before the other one left: for a moment both were.
+    Overlapped,
     /// The hook was free, or elsewhere.
     Attached,
 }
@@ -106,13 +141,23 @@ impl Hooked {
         ProgramInfo::from_pin(&self.pin)
     }
 
+    /// Sends the manifest's probes through the program.
+    pub(super) fn probe(&self, ebpf: &Ebpf) -> Result<(), String> {
+        probe::run(ebpf, &self.attached, &self.fd)
+    }
+
     /// Whether the program is at its hook.
     pub(super) fn is_in_place(&self, module: &Module) -> Result<bool, String> {
         match sys::get(&module.link(&self.attached.name)).and_then(sys::link) {
-            Ok(link) => Ok(link.program == self.id && link.place == self.place.number()?),
+            Ok(link) => Ok(link.program == self.id && self.is_at(&link, self.place.number()?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Whether a link is at the hook that this program is for: the same place, and the same kind of hook there.
+    fn is_at(&self, link: &sys::Link, place: u64) -> bool {
+        link.place == place && link.attach == Some(attach_type(self.attached.attach) as u32)
     }
 
     /// Puts the program at its hook, in place of the module's own that is there.
@@ -125,8 +170,8 @@ impl Hooked {
             Ok(fd) => Some((sys::link(&fd).map_err(|error| error.to_string())?, fd)),
         };
         match held {
-            Some((link, _)) if link.place == place && link.program == self.id => Ok(Swap::Was),
-            Some((link, fd)) if link.place == place => {
+            Some((link, _)) if self.is_at(&link, place) && link.program == self.id => Ok(Swap::Was),
+            Some((link, fd)) if self.is_at(&link, place) && self.attached.attach.swaps_in_one_step() => {
                 let old = module.find(link.program).map_err(|error| error.to_string())?;
                 let old = old.ok_or_else(|| {
                     format!(
@@ -137,24 +182,26 @@ impl Hooked {
                 sys::update(&fd, &self.fd, &old).map_err(|error| self.refused(&error, "the swap at"))?;
                 Ok(Swap::Updated)
             }
-            // Gone with its interface, or at the place of another configuration: the new place first.
+            // Gone with its interface, at the hook of another configuration or version, or one that can't be updated:
+            // the new one first, so that there is no gap.
             held => {
                 let next = module.next_link(&self.attached.name);
                 let _ = fs::remove_file(&next);
-                let link = self.attach().map_err(|error| match &error {
-                    ProgramError::SyscallError(call) => self.refused(&call.io_error, "attaching to"),
-                    error => format!(
-                        "attaching to {} of {} failed: {}",
-                        self.attached.attach,
-                        self.place,
-                        told(error)
-                    ),
-                })?;
-                let pinned = link.pin(&next).map_err(|error| told(&error))?;
+                let link = self
+                    .attach(place)
+                    .map_err(|error| self.refused(&error, "attaching to"))?;
+                let overlaps = held.as_ref().is_some_and(|(link, _)| self.is_at(link, place));
+                let kept = sys::pin(&link, &next).and_then(|()| fs::rename(&next, &path));
                 drop(held);
-                fs::rename(&next, &path).map_err(|error| format!("the link can't be kept: {error}"))?;
-                drop(pinned);
-                Ok(Swap::Attached)
+                kept.map_err(|error| {
+                    let _ = fs::remove_file(&next);
+                    format!("the link can't be kept: {error}")
+                })?;
+                Ok(if overlaps {
+                    Swap::Overlapped
+                } else {
+                    Swap::Attached
+                })
             }
         }
     }
@@ -166,58 +213,39 @@ impl Hooked {
             Some(libc::EPERM) => {
                 "; another program took the place meanwhile, or a privilege lacks (CAP_BPF, CAP_NET_ADMIN)"
             }
+            Some(libc::EACCES) => "; a privilege lacks (CAP_PERFMON)",
             Some(libc::EOPNOTSUPP) => "; the interface's driver has no XDP: try mode = \"generic\"",
             _ => "",
         };
         format!("{what} {attach} of {place} failed: {error}{hint}")
     }
 
-    fn attach(&self) -> Result<FdLink, ProgramError> {
-        let mut program = self.program()?;
-        match (&mut program, &self.place) {
-            (Program::Xdp(xdp), Place::Interface(name)) => {
-                let mode = match self.attached.mode {
-                    XdpMode::Any => Mode::Default,
-                    XdpMode::Driver => Mode::Driver,
-                    XdpMode::Generic => Mode::Skb,
+    fn attach(&self, place: u64) -> io::Result<OwnedFd> {
+        let kind = attach_type(self.attached.attach) as u32;
+        match &self.place {
+            Place::Interface(_) => {
+                let index = u32::try_from(place).map_err(io::Error::other)?;
+                let flags = match (self.attached.attach, self.attached.mode) {
+                    (Hook::Xdp, XdpMode::Any) => 0,
+                    (Hook::Xdp, XdpMode::Driver) => XDP_DRIVER,
+                    (Hook::Xdp, XdpMode::Generic) => XDP_GENERIC,
+                    _ => AFTER,
                 };
-                let id = xdp.attach(name, mode)?;
-                Ok(xdp.take_link(id)?.try_into().map_err(io::Error::other)?)
+                sys::attach(&self.fd, sys::Target::Interface(index), kind, flags)
             }
-            (Program::Tcx(tcx), Place::Interface(name)) => {
-                let side = match self.attached.attach {
-                    Hook::TcxEgress => TcAttachType::Egress,
-                    _ => TcAttachType::Ingress,
-                };
-                let id =
-                    tcx.attach_with_options(name, side, TcAttachOptions::TcxOrder(LinkOrder::default()))?;
-                Ok(tcx.take_link(id)?.try_into().map_err(io::Error::other)?)
-            }
-            (Program::CgroupSkb(skb), Place::Cgroup(path)) => {
+            Place::Cgroup(path) => {
                 // Links on control groups are always beside those of others, and take no flags.
-                let id = skb.attach(File::open(path)?, self.side(), CgroupAttachMode::Single)?;
-                Ok(skb.take_link(id)?.try_into().map_err(io::Error::other)?)
+                let folder = File::open(path)?;
+                sys::attach(&self.fd, sys::Target::Open(folder.as_fd()), kind, 0)
             }
-            _ => Err(ProgramError::UnexpectedProgramType),
+            Place::Tracepoint(name) => match self.attached.attach {
+                Hook::Tracepoint => {
+                    let event = sys::tracepoint(tracepoint::id(name)?)?;
+                    sys::attach(&self.fd, sys::Target::Open(event.as_fd()), kind, 0)
+                }
+                Hook::RawTracepoint => sys::attach_raw(&self.fd, Some(name)),
+                _ => sys::attach_raw(&self.fd, None),
+            },
         }
-    }
-
-    fn side(&self) -> CgroupSkbAttachType {
-        match self.attached.attach {
-            Hook::CgroupSkbEgress => CgroupSkbAttachType::Egress,
-            _ => CgroupSkbAttachType::Ingress,
-        }
-    }
-
-    /// The program in the form that knows how to attach it.
-    fn program(&self) -> Result<Program, ProgramError> {
-        let pin: &Path = &self.pin;
-        Ok(match self.attached.attach {
-            Hook::Xdp => Program::Xdp(Xdp::from_pin(pin, XdpAttachType::Interface)?),
-            Hook::TcxIngress | Hook::TcxEgress => Program::Tcx(SchedClassifier::from_pin(pin)?),
-            Hook::CgroupSkbIngress | Hook::CgroupSkbEgress => {
-                Program::CgroupSkb(CgroupSkb::from_pin(pin, self.side())?)
-            }
-        })
     }
 }

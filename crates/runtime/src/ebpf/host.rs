@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use hotswap_core::ids::Digest;
-use hotswap_package::{Ebpf, Kind, Manifest};
+use hotswap_package::{Ebpf, Kind, Manifest, On};
 use tokio::task::spawn_blocking;
 
 use super::config::EbpfHostConfig;
@@ -167,7 +167,7 @@ impl PreparedEbpf {
         let places = self.places(launch)?;
         // Before anything is loaded: an interface that isn't here needs no verifier to say so.
         for place in &places {
-            place.number().map_err(failed)?;
+            place.exists().map_err(failed)?;
         }
         let release = digest.hex();
         let mut users = module.lock();
@@ -198,9 +198,10 @@ impl PreparedEbpf {
         if !missing.is_empty() && config.ungranted == Ungranted::Refuse {
             return Err(StartError::NotGiven(missing));
         }
-        let value = |text: &String| match text.strip_prefix('$') {
-            None => Ok(text.clone()),
-            Some(name) => {
+        let value = |text: &Option<String>| match text.as_deref().unwrap_or_default() {
+            text if !text.starts_with('$') => Ok(text.to_owned()),
+            variable => {
+                let name = &variable[1..];
                 let value = launch
                     .values
                     .get(name)
@@ -212,10 +213,10 @@ impl PreparedEbpf {
         };
         let programs = manifest.ebpf.iter().flat_map(|ebpf| &ebpf.programs);
         programs
-            .map(|program| match (&program.interface, &program.cgroup) {
-                (Some(name), _) => Ok(Place::Interface(value(name)?)),
-                (None, Some(path)) => Ok(Place::Cgroup(PathBuf::from(value(path)?))),
-                (None, None) => Err(StartError::Failed(format!("{} has no place", program.name))),
+            .map(|program| match program.attach.on() {
+                On::Interface => Ok(Place::Interface(value(&program.interface)?)),
+                On::Cgroup => Ok(Place::Cgroup(PathBuf::from(value(&program.cgroup)?))),
+                On::Tracepoint => Ok(Place::Tracepoint(value(&program.tracepoint)?)),
             })
             .collect()
     }

@@ -12,6 +12,9 @@ use super::hook::{Hooked, Swap};
 use super::pins::{Module, Users};
 use crate::kind::{BoxFuture, Closed, Instance, Readiness, Tally, Usage};
 
+/// How often probes are sent through a version on trial.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
 /// A loaded version. Dropping it leaves everything as it is at the hooks.
 #[derive(Debug)]
 pub(super) struct EbpfInstance {
@@ -49,6 +52,8 @@ pub(super) struct State {
     excused: Option<String>,
     dismissed: bool,
     closed: bool,
+    /// When the probes were sent last, since it is at its hooks, and what came of it.
+    probed: Option<(Instant, Result<(), String>)>,
     /// How often a hook had to be taken again that was lost.
     retaken: u64,
 }
@@ -104,7 +109,11 @@ impl Loaded {
             }
         }
         pinned.counting.begin(from);
-        self.state().excused = excuse;
+        {
+            let mut state = self.state();
+            state.excused = excuse;
+            state.probed = None;
+        }
         users.active = Some(Arc::clone(self));
         pinned.module.sweep(users);
         for hook in &pinned.hooks {
@@ -117,6 +126,24 @@ impl Loaded {
             );
         }
         Ok(())
+    }
+
+    /// What the probes say now, sent again after a while.
+    fn probed(&self) -> Result<(), String> {
+        let (Some(pinned), Some(ebpf)) = (&self.pinned, &self.manifest.ebpf) else {
+            return Ok(());
+        };
+        if ebpf.probes.is_empty() || !self.state().wanted {
+            return Ok(());
+        }
+        if let Some((at, said)) = &self.state().probed
+            && at.elapsed() < PROBE_EVERY
+        {
+            return said.clone();
+        }
+        let said = pinned.hooks.iter().try_for_each(|hook| hook.probe(ebpf));
+        self.state().probed = Some((Instant::now(), said.clone()));
+        said
     }
 
     /// Takes hooks again that were lost: their interface came back, somebody removed the link.
@@ -275,6 +302,9 @@ impl Instance for EbpfInstance {
     }
 
     fn complaint(&self) -> Option<String> {
+        if let Err(failed) = self.loaded.probed() {
+            return Some(failed);
+        }
         let broken = self.loaded.pinned.as_ref()?.counting.broken()?;
         self.loaded.state().excused.is_none().then_some(broken)
     }

@@ -13,13 +13,24 @@ use super::counting::Source;
 use super::hook::{Hooked, Place};
 use super::object::{Inspected, Layout};
 use super::pins::Module;
-use super::{sys, told};
+use super::{probe, sys, told};
 
 /// Loads an object's programs once, and lets go of them.
 pub(super) fn try_load(ebpf: &Ebpf, object: &[u8]) -> Result<(), String> {
     let mut loaded = open(&mut EbpfLoader::new(), object)?;
     for attached in &ebpf.programs {
         load(&mut loaded, attached)?;
+    }
+    probe(ebpf, &loaded)
+}
+
+/// Sends the manifest's probes through programs that are at no hook yet.
+fn probe(ebpf: &Ebpf, loaded: &Object) -> Result<(), String> {
+    for attached in &ebpf.programs {
+        let program = loaded.program(&attached.name).map(Program::fd);
+        if let Some(Ok(program)) = program {
+            probe::run(ebpf, attached, program)?;
+        }
     }
     Ok(())
 }
@@ -165,6 +176,7 @@ fn load_all(module: &Module, release: &str, ebpf: &Ebpf, object: &[u8]) -> Resul
             .ok_or_else(|| format!("there is no map {}", counter.map))?;
         map.pin(path).map_err(|error| told(&error))?;
     }
+    probe(ebpf, &loaded)?;
     module.complete(release, &part).map_err(pins)
 }
 
@@ -177,6 +189,16 @@ fn load<'a>(loaded: &'a mut Object, attached: &Attached) -> Result<&'a mut Progr
         Program::Xdp(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::TracePoint(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        Program::BtfTracePoint(program) => {
+            let kernel = Btf::from_sys_fs()
+                .map_err(|error| format!("this node's kernel doesn't tell its types: {}", told(&error)))?;
+            program.load(attached.tracepoint.as_deref().unwrap_or_default(), &kernel)
+        }
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     match result {
@@ -188,9 +210,9 @@ fn load<'a>(loaded: &'a mut Object, attached: &Attached) -> Result<&'a mut Progr
             let log = verifier_log.to_string();
             tracing::warn!(program = name, error = %io_error, "the kernel's verifier refused a program:\n{log}");
             Err(format!(
-                "the kernel refused the program {name} ({io_error}); its verifier says: {}; its log:\n{}",
+                "the kernel refused the program {name} ({io_error}); its verifier says: {}; {}",
                 gist(&log),
-                end_of(&log)
+                told_of(&log)
             ))
         }
         Err(error) => Err(format!("the program {name} can't be loaded: {}", told(&error))),
@@ -199,15 +221,21 @@ fn load<'a>(loaded: &'a mut Object, attached: &Attached) -> Result<&'a mut Progr
 
 /// Most bytes of a verifier's log that are told before all of it: so many fit in a node's report.
 const GIST_LEN_MAX: usize = 320;
-/// Most bytes of a verifier's log in an error, its last ones; all of it is in the log of this process.
-const LOG_LEN_MAX: usize = 16 << 10;
+/// Most bytes of a verifier's log in an error, its last ones: so much is told where a release is checked, and recorded with
+/// its deployment. All of it is in the log of this process.
+const LOG_LEN_MAX: usize = 64 << 10;
 
-/// As much of a verifier's log as an error holds.
-fn end_of(log: &str) -> &str {
+/// As much of a verifier's log as an error holds, and how much that leaves out.
+fn told_of(log: &str) -> String {
     let from = log.len().saturating_sub(LOG_LEN_MAX);
-    (from..=log.len())
-        .find_map(|at| log.get(at..))
-        .unwrap_or_default()
+    let from = (from..=log.len())
+        .find(|at| log.is_char_boundary(*at))
+        .unwrap_or_default();
+    let end = &log[from..];
+    match from {
+        0 => format!("its log:\n{end}"),
+        from => format!("the end of its log, of which {from} bytes come before:\n{end}"),
+    }
 }
 
 /// The lines of a verifier's log that say why, which are its last ones before the statistics.
@@ -256,6 +284,12 @@ mod tests {
         assert!(super::gist(&"x".repeat(10_000)).len() <= GIST_LEN_MAX);
         assert_eq!(super::gist("processed 3 insns\n"), "nothing");
         let long = format!("{}the end", "ä".repeat(LOG_LEN_MAX));
-        assert!(end_of(&long).len() <= LOG_LEN_MAX && end_of(&long).ends_with("the end"));
+        let told = told_of(&long);
+        assert!(told.starts_with(&format!(
+            "the end of its log, of which {} bytes come before:\n",
+            LOG_LEN_MAX + 7
+        )));
+        assert!(told.len() < LOG_LEN_MAX + 100 && told.ends_with("the end"));
+        assert_eq!(told_of("all"), "its log:\nall");
     }
 }

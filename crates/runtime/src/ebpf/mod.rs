@@ -14,10 +14,13 @@ mod instance;
 mod load;
 mod object;
 mod pins;
+mod probe;
 mod sys;
+mod tracepoint;
 
 use hotswap_core::causes::with_causes as told;
 
 pub use config::{BPFFS, EbpfHostConfig};
 pub use host::{EbpfHost, EbpfHostError, is_bpffs};
 pub use object::{Inspected, inspect};
+pub use tracepoint::has_tracefs;

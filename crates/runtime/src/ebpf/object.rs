@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use aya_obj::generated::bpf_map_type;
 use aya_obj::maps::PinningType;
-use aya_obj::programs::{CgroupSkbAttachType, XdpAttachType};
+use aya_obj::programs::XdpAttachType;
 use aya_obj::{Object, ProgramSection};
 use hotswap_package::{Attached, Counter, Hook, Manifest};
 use object::Object as _;
 
-use super::told;
+use super::{hook, told};
 
 /// Largest object, in bytes: the largest known ones have some hundred KiB.
 const OBJECT_BYTES_MAX: usize = 8 << 20;
@@ -23,6 +23,8 @@ pub struct Inspected {
     pub license: String,
     /// Programs that are attached.
     pub programs: usize,
+    /// Those of them that can't take their predecessor's place in one step.
+    overlapping: Vec<String>,
     /// Its maps by name.
     pub(super) maps: BTreeMap<String, Layout>,
 }
@@ -64,12 +66,20 @@ impl Layout {
 impl Inspected {
     /// A sentence's part about it.
     pub fn summary(&self) -> String {
-        format!(
+        let mut summary = format!(
             "{} program(s) and {} map(s), licensed {}, with BTF",
             self.programs,
             self.maps.len(),
             self.license
-        )
+        );
+        if !self.overlapping.is_empty() {
+            let names = self.overlapping.join(", ");
+            summary += &format!(
+                "; tracepoints have no swap in one step: {names} is attached before the former version leaves, and both \
+                 see what happens in between"
+            );
+        }
+        summary
     }
 }
 
@@ -127,6 +137,12 @@ pub fn inspect(manifest: &Manifest, object: &[u8]) -> Result<Inspected, String> 
     Ok(Inspected {
         license,
         programs: ebpf.programs.len(),
+        overlapping: ebpf
+            .programs
+            .iter()
+            .filter(|program| !program.attach.swaps_in_one_step())
+            .map(|program| program.name.clone())
+            .collect(),
         maps,
     })
 }
@@ -146,24 +162,26 @@ fn look_at_program(attached: &Attached, object: &Object) -> Result<(), String> {
         let there = there.join(", ");
         return Err(format!("the object has no program {name}; it has {there}"));
     };
-    let (fits, section) = match (attach, &program.section) {
-        (Hook::Xdp, ProgramSection::Xdp { attach_type, .. }) => {
-            (matches!(attach_type, XdpAttachType::Interface), "xdp")
+    let section = attach.section();
+    let wanted = hook::attach_type(attach);
+    let fits = match &program.section {
+        ProgramSection::Xdp { attach_type, .. } => {
+            attach == Hook::Xdp && matches!(attach_type, XdpAttachType::Interface)
         }
-        (Hook::Xdp, _) => (false, "xdp"),
-        (Hook::TcxIngress | Hook::TcxEgress, section) => {
-            (matches!(section, ProgramSection::SchedClassifier), "classifier")
+        ProgramSection::SchedClassifier => matches!(attach, Hook::TcxIngress | Hook::TcxEgress),
+        ProgramSection::CgroupSkb { attach_type: None } => {
+            matches!(attach, Hook::CgroupSkbIngress | Hook::CgroupSkbEgress)
         }
-        (Hook::CgroupSkbIngress, ProgramSection::CgroupSkb { attach_type }) => (
-            matches!(attach_type, None | Some(CgroupSkbAttachType::Ingress)),
-            "cgroup_skb/ingress",
-        ),
-        (Hook::CgroupSkbEgress, ProgramSection::CgroupSkb { attach_type }) => (
-            matches!(attach_type, None | Some(CgroupSkbAttachType::Egress)),
-            "cgroup_skb/egress",
-        ),
-        (Hook::CgroupSkbIngress, _) => (false, "cgroup_skb/ingress"),
-        (Hook::CgroupSkbEgress, _) => (false, "cgroup_skb/egress"),
+        ProgramSection::CgroupSkb {
+            attach_type: Some(kind),
+        } => wanted == (*kind).into(),
+        ProgramSection::CgroupSockAddr { attach_type } => wanted == (*attach_type).into(),
+        ProgramSection::CgroupSock { attach_type } => wanted == (*attach_type).into(),
+        ProgramSection::SockOps => attach == Hook::CgroupSockOps,
+        ProgramSection::TracePoint => attach == Hook::Tracepoint,
+        ProgramSection::RawTracePoint => attach == Hook::RawTracepoint,
+        ProgramSection::BtfTracePoint => attach == Hook::TpBtf,
+        _ => false,
     };
     if fits {
         return Ok(());

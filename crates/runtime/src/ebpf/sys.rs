@@ -1,5 +1,5 @@
-//! The commands of bpf(2) that aya has no safe form for: the update of a link that names the old program, what a link
-//! is, and maps of values whose size is known when they are met.
+//! The commands of bpf(2) that aya has no safe form for: links of every kind of hook alike, made, pinned and updated with
+//! the old program's name; and maps of values whose size is known when they are met.
 
 use std::ffi::CString;
 use std::io;
@@ -8,10 +8,25 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
+const PROG_TEST_RUN: libc::c_int = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const LINK_TYPE_RAW_TRACEPOINT: u32 = 1;
 const LINK_TYPE_CGROUP: u32 = 3;
+const LINK_TYPE_XDP: u32 = 6;
+const LINK_TYPE_PERF_EVENT: u32 = 7;
+const LINK_TYPE_TCX: u32 = 11;
+/// Kinds of hooks that links don't name, as their own kind says it.
+const ATTACH_XDP: u32 = 37;
+const ATTACH_RAW_TRACEPOINT: u32 = 23;
+const ATTACH_PERF_EVENT: u32 = 41;
+/// An event that is a tracepoint.
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 /// The update happens only if the link has the old program.
 const F_REPLACE: u32 = 1 << 2;
 
@@ -43,6 +58,44 @@ struct GetInfo {
 
 #[repr(C)]
 #[derive(Default)]
+struct Create {
+    program: u32,
+    target: u32,
+    attach: u32,
+    flags: u32,
+    /// What links of one kind or another want; nothing here.
+    of_kind: [u64; 4],
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct OpenRaw {
+    name: u64,
+    program: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    returned: u32,
+    input_len: u32,
+    output_len: u32,
+    input: u64,
+    output: u64,
+    repeat: u32,
+    duration_ns: u32,
+    /// A context of the caller's own, and where it runs; nothing here.
+    context: [u64; 3],
+    flags: u32,
+    processor: u32,
+    batch: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct Update {
     link: u32,
     new: u32,
@@ -69,8 +122,11 @@ pub(super) struct Link {
     pub(super) id: u32,
     /// The program at the hook.
     pub(super) program: u32,
-    /// Where it is attached: an interface's index, or a control group's number; 0 where that is gone.
+    /// Where it is attached: an interface's index, or a control group's number; 0 where that is gone, and for
+    /// tracepoints, which have no number.
     pub(super) place: u64,
+    /// The kernel's number of the kind of hook; none where the kind of link says no more.
+    pub(super) attach: Option<u32>,
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
@@ -102,7 +158,10 @@ pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
         path: path.as_ptr() as u64,
         ..Get::default()
     };
-    let fd = bpf(OBJ_GET, &mut attributes)?;
+    owned(bpf(OBJ_GET, &mut attributes)?)
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made it for this process, and nobody else knows its number.
     #[expect(unsafe_code, reason = "a descriptor that a system call made")]
@@ -118,16 +177,119 @@ pub(super) fn link(link: impl AsFd) -> io::Result<Link> {
         info: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    let [a, b, c, d, ..] = info.place.to_ne_bytes();
+    let [first, second] = halves(info.place);
+    let [after, _] = halves(info.attach);
+    let (place, attach) = match info.kind {
+        LINK_TYPE_CGROUP => (info.place, Some(after)),
+        LINK_TYPE_TCX => (first.into(), Some(second)),
+        LINK_TYPE_XDP => (first.into(), Some(ATTACH_XDP)),
+        LINK_TYPE_PERF_EVENT => (0, Some(ATTACH_PERF_EVENT)),
+        LINK_TYPE_RAW_TRACEPOINT => (0, Some(ATTACH_RAW_TRACEPOINT)),
+        _ => (first.into(), None),
+    };
     Ok(Link {
         id: info.id,
         program: info.program,
-        place: if info.kind == LINK_TYPE_CGROUP {
-            info.place
-        } else {
-            u64::from(u32::from_ne_bytes([a, b, c, d]))
-        },
+        place,
+        attach,
     })
+}
+
+/// The two numbers that stand one after the other.
+fn halves(both: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = both.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+/// Attaches a program: to an interface by its index, to a control group by its open folder.
+pub(super) fn attach(program: impl AsFd, target: Target<'_>, attach: u32, flags: u32) -> io::Result<OwnedFd> {
+    let mut attributes = Create {
+        program: number(program.as_fd()),
+        target: match target {
+            Target::Interface(index) => index,
+            Target::Open(fd) => number(fd),
+        },
+        attach,
+        flags,
+        ..Create::default()
+    };
+    let link = bpf(LINK_CREATE, &mut attributes)?;
+    owned(link)
+}
+
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target<'a> {
+    /// By its index.
+    Interface(u32),
+    /// A control group's folder, or an event.
+    Open(BorrowedFd<'a>),
+}
+
+/// Opens the event that is a tracepoint, by its number.
+pub(super) fn tracepoint(id: u64) -> io::Result<OwnedFd> {
+    // The first edition of the attributes: kind and size, number, every single one.
+    let size = u32::try_from(std::mem::size_of::<[u64; 8]>()).expect("a few bytes");
+    let kind = u64::from(PERF_TYPE_TRACEPOINT) | (u64::from(size) << 32);
+    #[cfg(target_endian = "big")]
+    let kind = kind.rotate_left(32);
+    let mut attributes = [kind, id, 1, 0, 0, 0, 0, 0];
+    // A program at it runs on all processors, whichever the event is of.
+    let (any_task, first_cpu, no_group) = (-1, 0, -1);
+    // SAFETY: the attributes are as large as they say, and alive.
+    #[expect(unsafe_code, reason = "this system call has no safe form")]
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            attributes.as_mut_ptr(),
+            any_task,
+            first_cpu,
+            no_group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    owned(answer)
+}
+
+/// Attaches a program to a raw tracepoint; one by BTF was loaded for its own, and is given no name.
+pub(super) fn attach_raw(program: impl AsFd, name: Option<&str>) -> io::Result<OwnedFd> {
+    let name = name.map(CString::new).transpose()?;
+    let mut attributes = OpenRaw {
+        name: name.as_ref().map_or(0, |name| name.as_ptr() as u64),
+        program: number(program.as_fd()),
+        pad: 0,
+    };
+    owned(bpf(RAW_TRACEPOINT_OPEN, &mut attributes)?)
+}
+
+/// Pins what is open at a path in bpffs where nothing is yet.
+pub(super) fn pin(fd: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = Get {
+        path: path.as_ptr() as u64,
+        fd: number(fd.as_fd()),
+        ..Get::default()
+    };
+    bpf(OBJ_PIN, &mut attributes).map(drop)
+}
+
+/// Sends a frame through a program once: what it returned, and how many bytes it left.
+pub(super) fn test_run(program: impl AsFd, input: &[u8], output: &mut [u8]) -> io::Result<(i32, usize)> {
+    let len = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
+    let mut attributes = TestRun {
+        program: number(program.as_fd()),
+        input_len: len(input.len())?,
+        output_len: len(output.len())?,
+        input: input.as_ptr() as u64,
+        output: output.as_mut_ptr() as u64,
+        repeat: 1,
+        ..TestRun::default()
+    };
+    bpf(PROG_TEST_RUN, &mut attributes)?;
+    Ok((attributes.returned.cast_signed(), attributes.output_len as usize))
 }
 
 /// Puts a program at a link's hook in place of another, which must be there.

@@ -1,7 +1,12 @@
 //! eBPF programs at real hooks of this machine's kernel, in a network of the test's own: swapped under a flood, found
 //! again by a successor, refused with reasons, and gone without a trace.
 
-use std::path::{Path, PathBuf};
+mod probes;
+mod sockets;
+mod support;
+mod tracepoints;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,60 +18,9 @@ use hotswap_runtime::{
     Artifact, EbpfHost, EbpfHostConfig, Grants, Instance, Launch, Readiness, Runtime as _, StartError,
 };
 
+use support::{Group, PINS, artifact, counted, eventually, example, gone, host, release, started};
+
 const SWAPS: u32 = 1_000;
-const NODE: &str = "edge-1.example";
-const PINS: &str = "/sys/fs/bpf/hotswap/edge-1+example/packet-limiter";
-const DEADLINE: Duration = Duration::from_secs(20);
-
-fn example(version: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../modules/ebpf/packet-limiter")
-        .join(version)
-}
-
-fn artifact(version: &str) -> Artifact {
-    pack(&example(version)).unwrap().into()
-}
-
-fn host(wire: &Wire) -> EbpfHost {
-    let grants = Grants {
-        variables: [("UPLINK".to_owned(), wire.name.clone())].into(),
-        ..Grants::default()
-    };
-    EbpfHost::new(EbpfHostConfig::new(grants)).unwrap()
-}
-
-async fn started(host: &EbpfHost, artifact: Artifact) -> Result<Arc<dyn Instance>, StartError> {
-    let prepared = host.prepare(artifact).await.unwrap();
-    prepared
-        .start(Launch {
-            node: Some(NODE.to_owned()),
-            ..Launch::default()
-        })
-        .await
-}
-
-async fn gone(instances: &[&Arc<dyn Instance>]) {
-    for instance in instances {
-        instance.dismiss();
-        instance.close(Duration::ZERO).await;
-    }
-    assert!(!Path::new(PINS).exists(), "{}", sh(&format!("find {PINS}")));
-    assert!(!Path::new("/sys/fs/bpf/hotswap").exists());
-}
-
-fn counted(instance: &Arc<dyn Instance>) -> u64 {
-    instance.tally().unwrap().requests
-}
-
-#[track_caller]
-fn eventually(what: &str, is: impl Fn() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !is() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// The link that is pinned, with the program in it.
 fn link() -> (u64, u64) {
@@ -257,8 +211,6 @@ async fn a_version_that_drops_what_it_should_pass_is_found_by_its_counters() {
 }
 
 const SOURCE: &str = r#"
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, ENTRIES); __type(key, __u32); __type(value, __u64); } seen SEC(".maps");
 SEC(SECTION) int look(void *ctx) {
     __u32 only = 0;
@@ -267,42 +219,15 @@ SEC(SECTION) int look(void *ctx) {
     __sync_fetch_and_add(count, 1);
     return VERDICT;
 }
-char LICENSE[] SEC("license") = "GPL";
 "#;
 
 /// A release of a small object, or nothing where there is no compiler.
 fn compiled(version: &str, attach: &str, defines: &[&str]) -> Option<Artifact> {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("look.bpf.c"), SOURCE).unwrap();
-    let clang = ["clang-14", "clang"].into_iter().find_map(|clang| {
-        let include = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
-        let mut command = std::process::Command::new(clang);
-        command.args([
-            "-O2",
-            "-g",
-            "-target",
-            "bpf",
-            &include,
-            "-c",
-            "look.bpf.c",
-            "-o",
-            "look.o",
-        ]);
-        command.args(defines.iter().map(|define| format!("-D{define}")));
-        command.current_dir(dir.path()).output().ok()
-    });
-    let Some(ran) = clang.filter(|ran| ran.status.success()) else {
-        println!("left out: objects of this test's own, which need clang and libbpf's headers");
-        return None;
-    };
-    drop(ran);
-    let manifest = format!(
-        "name = \"packet-limiter\"\nversion = \"{version}\"\nkind = \"ebpf\"\nentry = \"look.o\"\n[ebpf]\n\
-         [[ebpf.programs]]\nname = \"look\"\n{attach}\n[[ebpf.maps]]\nname = \"seen\"\ncarry = true\n\
+    let ebpf = format!(
+        "[[ebpf.programs]]\nname = \"look\"\n{attach}\n[[ebpf.maps]]\nname = \"seen\"\ncarry = true\n\
          [[ebpf.counters]]\ncounts = \"requests\"\nmap = \"seen\"\n"
     );
-    std::fs::write(dir.path().join("module.toml"), manifest).unwrap();
-    Some(pack(dir.path()).unwrap().into())
+    release(version, &ebpf, SOURCE, defines)
 }
 
 const CHECKED: &str = "CHECK=if (!count) return VERDICT;";
@@ -325,20 +250,13 @@ async fn other_hooks_are_swapped_in_one_step_too() {
             "-1",
         ),
     ];
-    let cgroup = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-        .into_iter()
-        .find(|path| Path::new(path).join("cgroup.controllers").exists());
-    let group = cgroup.map(|root| format!("{root}/hotswap-test-{}", std::process::id()));
-    match &group {
-        Some(group) if std::fs::create_dir(group).is_ok() => {
-            std::fs::write(format!("{group}/cgroup.procs"), std::process::id().to_string()).unwrap();
-            hooks.push((
-                "\"cgroup_skb/egress\"",
-                format!("attach = \"cgroup-skb-egress\"\ncgroup = \"{group}\""),
-                "1",
-            ));
-        }
-        _ => println!("left out: cgroup-skb, which needs a control group (v2) that can be made"),
+    let group = Group::new();
+    if let Some(group) = &group {
+        hooks.push((
+            "\"cgroup_skb/egress\"",
+            format!("attach = \"cgroup-skb-egress\"\ncgroup = \"{}\"", group.path),
+            "1",
+        ));
     }
     for (section, attach, verdict) in hooks {
         let (section, verdict) = (format!("SECTION={section}"), format!("VERDICT={verdict}"));
@@ -376,10 +294,6 @@ async fn other_hooks_are_swapped_in_one_step_too() {
         );
         assert_eq!(counted(&one) + counted(&two), sent, "{attach}");
         gone(&[&one, &two]).await;
-    }
-    if let (Some(root), Some(group)) = (cgroup, group) {
-        let _ = std::fs::write(format!("{root}/cgroup.procs"), std::process::id().to_string());
-        let _ = std::fs::remove_dir(group);
     }
 }
 
