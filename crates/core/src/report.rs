@@ -11,12 +11,42 @@ use crate::time::Millis;
 
 /// Longest reason a node gives for anything, in characters.
 pub const REASON_LEN_MAX: usize = 512;
+/// Longest account of why a release can't be loaded, in characters: the end of a verifier's log, where its verdict is,
+/// and what comes before in short. A node's last report holds it, and one event of a rollout at most: what is recorded of
+/// every node is no longer than [`REASON_LEN_MAX`].
+pub const ACCOUNT_LEN_MAX: usize = 4_096;
 /// Most labels of a node.
 pub const LABELS_MAX: usize = 64;
 /// Most releases whose load is reported.
 pub const LOADS_MAX: usize = 1_024;
 /// Most unacknowledged intervals of one module that a node keeps and resends.
 pub const INTERVALS_KEPT_MAX: usize = 64;
+
+/// The beginning of a text, of so many characters.
+pub fn beginning(text: &str, len: usize) -> &str {
+    match text.char_indices().nth(len) {
+        None => text,
+        Some((end, _)) => &text[..end],
+    }
+}
+
+/// A text of at most [`ACCOUNT_LEN_MAX`] characters: a longer one keeps its beginning, as long as a reason may be, and
+/// its end, and says how much of it is left out between them.
+pub fn account(text: &str) -> String {
+    let len = text.chars().count();
+    if len <= ACCOUNT_LEN_MAX {
+        return text.to_owned();
+    }
+    let first = beginning(text, REASON_LEN_MAX);
+    // The words between are shorter than this, whatever the number.
+    let last = ACCOUNT_LEN_MAX - REASON_LEN_MAX - 64;
+    let left_out = len - REASON_LEN_MAX - last;
+    let last = text
+        .char_indices()
+        .nth(len - last)
+        .map_or("", |(at, _)| &text[at..]);
+    format!("{first}\n[{left_out} characters are left out here]\n{last}")
+}
 
 /// One message of a node about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -178,4 +208,29 @@ pub struct NodeHealth {
     pub samples: u64,
     /// Mean latency over the last interval, in ms.
     pub latency_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_account_keeps_its_beginning_and_its_end() {
+        assert_eq!(account("short"), "short");
+        let fits = "ä".repeat(ACCOUNT_LEN_MAX);
+        assert_eq!(account(&fits), fits);
+        let long = format!("refused: {}the verdict", "ä".repeat(100_000));
+        let told = account(&long);
+        assert!(told.starts_with("refused: ä") && told.ends_with("äthe verdict"));
+        let len = told.chars().count();
+        assert!(len <= ACCOUNT_LEN_MAX && len > ACCOUNT_LEN_MAX - 64, "{len}");
+        let left_out: usize = told
+            .split_once('[')
+            .and_then(|(_, rest)| rest.split_once(' '))
+            .map(|(number, _)| number.parse().unwrap())
+            .unwrap();
+        let words = told.lines().nth(1).unwrap().chars().count() + 2;
+        assert_eq!(len - words + left_out, long.chars().count());
+        assert_eq!(account(&told), told, "it is not shortened twice");
+    }
 }

@@ -9,6 +9,10 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+use hotswap_core::event::Event;
+use hotswap_core::report::{ACCOUNT_LEN_MAX, REASON_LEN_MAX};
+use hotswap_core::rollout::Exclusion;
+
 #[test]
 fn scenarios_go_as_they_are_told() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
@@ -45,6 +49,32 @@ fn scenarios_go_as_they_are_told() {
         "{}\nBLESS=1 accepts what came.",
         failed.join("\n\n")
     );
+}
+
+/// Where many nodes fail alike, one of them says it at length.
+#[test]
+fn ten_long_accounts_are_recorded_once() {
+    let mut text = "# Long accounts.\nfleet Development=10\npolicy Development step_deadline=60s\n\
+                    given payments 1.0.0 in Development\npush payments 1.1.0\n"
+        .to_owned();
+    for node in 1..=10 {
+        text += &format!("node dev-{node} fails load payments 1.1.0 telling 100000\n");
+    }
+    text += "deploy payments 1.1.0 to Development\nrun until done\n";
+    let told: Vec<usize> = support::script::log(&text)
+        .iter()
+        .filter_map(|logged| match &logged.event {
+            Event::NodeExcluded {
+                reason: Exclusion::NotReady { detail },
+                ..
+            } => Some(detail.chars().count()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told.len(), 10);
+    let long = told.iter().filter(|len| **len > REASON_LEN_MAX + 20).count();
+    assert_eq!(long, 1, "{told:?}");
+    assert!(told.iter().all(|len| *len <= ACCOUNT_LEN_MAX + 20), "{told:?}");
 }
 
 /// The first lines that differ.

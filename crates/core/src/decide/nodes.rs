@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::ids::Digest;
 use crate::observe::{ModuleObs, Presence, Seen};
-use crate::report::ReleaseStatus;
+use crate::report::{REASON_LEN_MAX, ReleaseStatus, beginning};
 use crate::rollout::Rollout;
 use crate::spec::ModuleSpec;
 use crate::time::{CoreTime, Millis};
@@ -46,13 +46,23 @@ impl fmt::Display for Lack<'_> {
             Self::Loading => f.write_str("loading"),
             Self::Prefetched => f.write_str("prefetched, not loaded yet"),
             Self::Unhealthy(reason) => write!(f, "unhealthy: {reason}"),
-            Self::Failed(reason) => write!(f, "can't load: {reason}"),
+            Self::Failed(reason) => write!(f, "can't load: {}", beginning(reason, REASON_LEN_MAX)),
             Self::OldSpec => f.write_str("has not taken its new spec over"),
             Self::NotSwitched => f.write_str("has not switched"),
             Self::NoPreview => f.write_str("does not hold the preview"),
             Self::SmokeRunning => f.write_str("smoke checks are running"),
             Self::SmokeFailed => f.write_str("smoke checks failed"),
             Self::Young { healthy, settle } => write!(f, "healthy for {healthy} of {settle}"),
+        }
+    }
+}
+
+impl Lack<'_> {
+    /// All that the node said of it.
+    pub(super) fn in_full(&self) -> String {
+        match self {
+            Self::Failed(reason) => format!("can't load: {reason}"),
+            lack => lack.to_string(),
         }
     }
 }

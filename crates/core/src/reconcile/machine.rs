@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::ids::{Digest, ModuleName, NodeId, ReleaseRef, RolloutId};
 use crate::mutants::{Mutant, is_on};
-use crate::report::{ModuleStatus, REASON_LEN_MAX, Veto};
+use crate::report::{ModuleStatus, REASON_LEN_MAX, Veto, account, beginning};
 use crate::spec::{Generation, NodeSpec};
 use crate::time::CoreTime;
 
@@ -88,7 +88,7 @@ impl Reconciler {
                 result,
             } => {
                 self.tell(&module, now, &mut out, |slot| {
-                    slot.prepared(&digest, shorten(result), now)
+                    slot.prepared(&digest, result.map_err(|reason| account(&reason)), now)
                 });
             }
             NodeInput::Loaded {
@@ -97,7 +97,7 @@ impl Reconciler {
                 result,
             } => {
                 self.tell(&module, now, &mut out, |slot| {
-                    slot.loaded(&digest, shorten(result), now)
+                    slot.loaded(&digest, result.map_err(|reason| account(&reason)), now)
                 });
             }
             NodeInput::Health {
@@ -451,8 +451,5 @@ impl Reconciler {
 }
 
 fn shorten(result: Result<(), String>) -> Result<(), String> {
-    result.map_err(|reason| match reason.char_indices().nth(REASON_LEN_MAX) {
-        Some((end, _)) => reason[..end].to_owned(),
-        None => reason,
-    })
+    result.map_err(|reason| beginning(&reason, REASON_LEN_MAX).to_owned())
 }

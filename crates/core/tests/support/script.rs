@@ -673,11 +673,12 @@ impl Script {
                 };
                 machine.sicken(&module, digest, &why, now);
             }
-            ["fails", "load", ..] => {
-                machine
-                    .faults
-                    .load
-                    .insert(release.unwrap().1, "out of memory".to_owned());
+            ["fails", "load", _, _, account @ ..] => {
+                let account = match account {
+                    ["telling", len] => "x".repeat(len.parse().unwrap()),
+                    _ => "out of memory".to_owned(),
+                };
+                machine.faults.load.insert(release.unwrap().1, account);
             }
             ["fails", "smoke", _, _, door @ ..] => {
                 let via = match door {

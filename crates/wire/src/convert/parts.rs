@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hotswap_core::ids::{Digest, FleetId, ModuleName, ReleaseRef, RolloutId};
-use hotswap_core::report::REASON_LEN_MAX;
+use hotswap_core::report::{self, ACCOUNT_LEN_MAX, REASON_LEN_MAX};
 use hotswap_core::spec::{Generation, SmokeRun, SmokeVia, WEIGHT_ALL};
 
 use super::TEXT_LEN_MAX;
@@ -39,35 +39,32 @@ pub(super) fn module_in(name: &str) -> Result<ModuleName, Fault> {
 
 /// A text within its limit.
 pub(super) fn text_in(text: String) -> Result<String, Fault> {
-    let is = text.chars().count();
-    if is > TEXT_LEN_MAX {
-        Err(Fault::TooMany {
-            is,
-            max: TEXT_LEN_MAX,
-        })
-    } else {
-        Ok(text)
+    within(text, TEXT_LEN_MAX)
+}
+
+fn within(text: String, max: usize) -> Result<String, Fault> {
+    match text.chars().count() {
+        is if is > max => Err(Fault::TooMany { is, max }),
+        _ => Ok(text),
     }
 }
 
 /// A reason, shortened to what the other side takes.
 pub(super) fn reason_out(reason: &str) -> String {
-    match reason.char_indices().nth(REASON_LEN_MAX) {
-        None => reason.to_owned(),
-        Some((end, _)) => reason[..end].to_owned(),
-    }
+    report::beginning(reason, REASON_LEN_MAX).to_owned()
+}
+
+/// Why a release can't be loaded, shortened to what the other side takes.
+pub(super) fn account_out(account: &str) -> String {
+    report::account(account)
+}
+
+pub(super) fn account_in(account: String) -> Result<String, Fault> {
+    within(account, ACCOUNT_LEN_MAX)
 }
 
 pub(super) fn reason_in(reason: String) -> Result<String, Fault> {
-    let is = reason.chars().count();
-    if is > REASON_LEN_MAX {
-        Err(Fault::TooMany {
-            is,
-            max: REASON_LEN_MAX,
-        })
-    } else {
-        Ok(reason)
-    }
+    within(reason, REASON_LEN_MAX)
 }
 
 /// Converts every element, naming the one at fault.

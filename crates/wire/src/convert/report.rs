@@ -12,9 +12,9 @@ use hotswap_core::spec::MODULES_PER_NODE_MAX;
 use hotswap_core::time::Millis;
 
 use super::parts::{
-    digest_in, digest_opt_in, digest_out, generation_in, generation_out, list_in, module_in, optional,
-    reason_in, reason_out, release_in, release_out, required, routes_in, routes_out, smoke_run_in,
-    smoke_run_out, text_in,
+    account_in, account_out, digest_in, digest_opt_in, digest_out, generation_in, generation_out, list_in,
+    module_in, optional, reason_in, reason_out, release_in, release_out, required, routes_in, routes_out,
+    smoke_run_in, smoke_run_out, text_in,
 };
 use super::{CAPABILITIES_MAX, FAILURES_MAX, INTERVALS_MAX, RELEASES_MAX, VETOES_MAX};
 use crate::PROTOCOL;
@@ -177,7 +177,7 @@ fn release_status_out(digest: &Digest, status: &ReleaseStatus) -> pb::ReleaseEnt
         ReleaseStatus::Prefetched => State::Prefetched(pb::Empty {}),
         ReleaseStatus::Ready { healthy_for } => State::Ready(healthy_for.0),
         ReleaseStatus::Unhealthy { reason } => State::Unhealthy(reason_out(reason)),
-        ReleaseStatus::Failed { reason } => State::Failed(reason_out(reason)),
+        ReleaseStatus::Failed { reason } => State::Failed(account_out(reason)),
     };
     pb::ReleaseEntry {
         digest: digest_out(digest),
@@ -198,7 +198,7 @@ fn release_status_in(entry: pb::ReleaseEntry) -> Result<(Digest, ReleaseStatus),
             reason: reason_in(reason).at("unhealthy")?,
         },
         State::Failed(reason) => ReleaseStatus::Failed {
-            reason: reason_in(reason).at("failed")?,
+            reason: account_in(reason).at("failed")?,
         },
     };
     Ok((digest_in(&entry.digest).at("digest")?, status))

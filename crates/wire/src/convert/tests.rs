@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use hotswap_core::analysis::{ArmCounts, Block, Histogram};
 use hotswap_core::ids::{Digest, FleetId, Incarnation, ModuleName, NodeId, ReleaseRef, RolloutId};
 use hotswap_core::report::{
-    Hello, Interval, ModuleStatus, NodeHealth, NodeReport, REASON_LEN_MAX, ReleaseLoad, ReleaseStatus,
-    SmokeOutcome, Veto,
+    ACCOUNT_LEN_MAX, Hello, Interval, ModuleStatus, NodeHealth, NodeReport, REASON_LEN_MAX, ReleaseLoad,
+    ReleaseStatus, SmokeOutcome, Veto,
 };
 use hotswap_core::spec::{Generation, ModuleSpec, NodeSpec, Observe, SmokeRun, SmokeVia};
 use hotswap_core::time::Millis;
@@ -532,6 +532,9 @@ fn a_long_reason_is_shortened_where_it_is_sent_and_refused_where_it_arrives() {
     let long = "ä".repeat(REASON_LEN_MAX + 1);
     assert_eq!(super::parts::reason_out(&long).chars().count(), REASON_LEN_MAX);
     assert!(super::parts::reason_in(long).is_err());
+    let account = "ä".repeat(ACCOUNT_LEN_MAX + 1);
+    assert!(super::parts::account_in(super::parts::account_out(&account)).is_ok());
+    assert!(super::parts::account_in(account).is_err());
 }
 
 /// What an agent sends every interval under a canary: one module observed, and its health.

@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::event::Event;
 use crate::explain::{Wait, nodes};
+use crate::report::{REASON_LEN_MAX, beginning};
 use crate::rollout::{Excuse, Rollout};
 use crate::stage::{DeploymentStatus, StageKind, StageStatus};
 
@@ -123,7 +124,7 @@ pub(super) fn exclusions_told(rollout: &Rollout) -> String {
         .excluded
         .iter()
         .take(EXCLUSIONS_TOLD_MAX)
-        .map(|(node, why)| format!("{node} {why}"))
+        .map(|(node, why)| format!("{node} {}", beginning(&why.to_string(), REASON_LEN_MAX)))
         .collect();
     let more = rollout.excluded.len().saturating_sub(EXCLUSIONS_TOLD_MAX);
     if more > 0 {

@@ -158,8 +158,14 @@ impl Engine<'_> {
                 (Presence::Known { since }, Standing::Lacking(lack)) => {
                     // The deadline stands still while a node is unknown.
                     let late = now.since((*since).max(self.told_at(node))) >= policy.step_deadline;
+                    // The first one's account stands for all: ten thousand of them would fill the log.
+                    let is_first = self.rollout.excluded.is_empty() && events.is_empty();
                     late.then(|| Exclusion::NotReady {
-                        detail: lack.to_string(),
+                        detail: if is_first {
+                            lack.in_full()
+                        } else {
+                            lack.to_string()
+                        },
                     })
                 }
                 (Presence::Known { .. }, Standing::Settled) => None,
