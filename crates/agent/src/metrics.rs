@@ -218,6 +218,17 @@ fn requests(readings: &mut Readings<'_>, series: &[Reading]) -> fmt::Result {
         "Users' requests that ended, by how; abandoned ones have no latency",
         by(&outcomes),
     )?;
+    readings.counters(
+        "hotswap_drops",
+        "What modules at hooks dropped on purpose, as they count it",
+        series.iter().map(|reading| {
+            let labels = [
+                ("module", reading.module.to_string()),
+                ("version", reading.version.clone()),
+            ];
+            (labels, reading.counters.drops as f64)
+        }),
+    )?;
     let probes: [Outcome; 2] = [
         ("passed", |counters| {
             counters.probes.saturating_sub(counters.probe_errors)

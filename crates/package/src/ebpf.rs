@@ -68,9 +68,12 @@ pub struct Attached {
 pub struct MapUse {
     /// Its name in the object.
     pub name: String,
-    /// Whether the next version goes on with it. Its layout must be the same then.
+    /// Whether the next version goes on with it. Its layout must be the same then, unless it is migrated.
     #[serde(default)]
     pub carry: bool,
+    /// The program of the object that takes entries over from a map of another layout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<String>,
 }
 
 /// A number of 64 bits that programs count up, in an array or an array per processor.

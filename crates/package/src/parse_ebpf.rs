@@ -47,6 +47,16 @@ pub(crate) fn read_ebpf(mut section: Section<'_>) -> Option<Ebpf> {
         .map_or_else(Invariants::default, read_invariants);
     once(&mut section, "programs", &programs, |program| &program.name);
     once(&mut section, "maps", &maps, |map| &map.name);
+    for (i, map) in maps.iter().enumerate() {
+        let program = map.as_ref().and_then(|map| map.migrate.as_ref());
+        let mut attached = programs.iter().flatten();
+        if program.is_some_and(|program| attached.any(|attached| attached.name == *program)) {
+            section.fault(
+                &format!("maps[{i}].migrate"),
+                "is a program that is attached; give one that only moves entries",
+            );
+        }
+    }
     let counted: BTreeSet<Counts> = counters.iter().flatten().map(|counter| counter.counts).collect();
     for (key, share, counts) in [
         ("drops-share-max", invariants.drops_share_max, Counts::Drops),
@@ -183,8 +193,24 @@ fn read_program(mut section: Section<'_>) -> Option<Attached> {
 fn read_map(mut section: Section<'_>) -> Option<MapUse> {
     let name = symbol(&mut section, "name", "the map's name in the object");
     let carry = section.optional("carry", false);
-    section.finish(&["name", "carry"]).then_some(())?;
-    Some(MapUse { name: name?, carry })
+    let migrate: Option<String> = section.maybe("migrate");
+    if let Some(program) = &migrate {
+        if let Some(problem) = rules::symbol_problem(program) {
+            section.fault("migrate", problem);
+        }
+        if !carry {
+            section.fault(
+                "migrate",
+                "is for maps that the next version goes on with; give carry = true, or leave it out",
+            );
+        }
+    }
+    section.finish(&["name", "carry", "migrate"]).then_some(())?;
+    Some(MapUse {
+        name: name?,
+        carry,
+        migrate,
+    })
 }
 
 fn read_counter(mut section: Section<'_>) -> Option<Counter> {

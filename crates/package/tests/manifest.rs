@@ -412,6 +412,16 @@ fn an_ebpf_modules_faults_are_told_by_their_keys() {
             "ebpf.programs[1].tracepoint: \"sched:exec\" must be the name alone, such as \"sched_process_exec\"",
         ),
         (
+            "carry = true",
+            "migrate = \"move_totals\"",
+            "ebpf.maps[0].migrate: is for maps that the next version goes on with; give carry = true",
+        ),
+        (
+            "carry = true",
+            "carry = true\nmigrate = \"limit\"",
+            "ebpf.maps[0].migrate: is a program that is attached",
+        ),
+        (
             "program = \"limit\"",
             "program = \"limits\"",
             "ebpf.probes[0].program: there is no program \"limits\"",

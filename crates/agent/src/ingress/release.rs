@@ -71,6 +71,7 @@ impl Release {
         let new = tally.since(past.told);
         past.told = tally;
         self.series.record_many(new.requests, new.errors, new.busy);
+        self.series.record_drops(new.drops);
         if past.marked.elapsed() >= PAST {
             past.marked = Instant::now();
             past.marks.rotate_left(1);

@@ -13,6 +13,7 @@ use super::shards::Shards;
 #[derive(Debug)]
 pub struct Series {
     users: Shards<Users>,
+    drops: AtomicU64,
     probes: AtomicU64,
     probe_errors: AtomicU64,
     probe_streak: AtomicU64,
@@ -61,6 +62,7 @@ impl Series {
     pub(super) fn new(recent_window: u32) -> Self {
         Self {
             users: Shards::new(),
+            drops: AtomicU64::new(0),
             probes: AtomicU64::new(0),
             probe_errors: AtomicU64::new(0),
             probe_streak: AtomicU64::new(0),
@@ -109,6 +111,11 @@ impl Series {
         (0..u128::from(shown)).for_each(|n| self.recent.record(n < bad));
     }
 
+    /// Counts what a release dropped on purpose since it was last asked.
+    pub fn record_drops(&self, drops: u64) {
+        self.drops.fetch_add(drops, Ordering::Relaxed);
+    }
+
     /// Counts a user's request whose client went away before the answer. It is neither good nor an error.
     pub fn record_abandoned(&self) {
         self.users.own().abandoned.fetch_add(1, Ordering::Relaxed);
@@ -134,6 +141,7 @@ impl Series {
     pub fn snapshot(&self) -> Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut counters = Counters {
+            drops: read(&self.drops),
             probes: read(&self.probes),
             probe_errors: read(&self.probe_errors),
             probe_streak: read(&self.probe_streak),
@@ -167,6 +175,8 @@ pub struct Counters {
     pub abandoned: u64,
     /// Sum of users' latencies, in µs.
     pub latency_us: u64,
+    /// What was dropped on purpose, as a module at a hook counts it.
+    pub drops: u64,
     /// Probes sent.
     pub probes: u64,
     /// Those of them that failed.
@@ -184,6 +194,7 @@ impl Default for Counters {
             cut: 0,
             abandoned: 0,
             latency_us: 0,
+            drops: 0,
             probes: 0,
             probe_errors: 0,
             probe_streak: 0,
@@ -263,8 +274,10 @@ mod tests {
         let series = Series::new(20);
         series.record_many(1_000, 600, Duration::from_millis(3));
         series.record_many(0, 5, Duration::ZERO);
+        series.record_drops(7);
         let counters = series.snapshot();
         assert_eq!((counters.requests(), counters.errors), (1_000, 600));
+        assert_eq!(counters.drops, 7);
         assert_eq!((counters.latency_us, counters.latency().count()), (3_000, 1_000));
         assert_eq!(series.recent().counts(), (20, 12));
         assert!(series.recent().is_gross(0.5));

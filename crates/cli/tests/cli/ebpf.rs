@@ -8,6 +8,7 @@ use hotswap_runtime::testing::namespace::{Flood, Wire, inside, sh};
 use serde_json::Value;
 
 use crate::fleet::{DEADLINE, Process, Server, trust_file};
+use crate::sight::get;
 
 const MODULE: &str = "packet-limiter";
 const ENVIRONMENTS: &str = "\
@@ -25,6 +26,13 @@ interval = \"1s\"
 const RATE: u64 = 2_000;
 const NODES: u8 = 3;
 const PINS: &str = "/sys/fs/bpf/hotswap";
+/// The node whose agent is replaced by another while it runs.
+const UPGRADED: u8 = 2;
+
+/// Where a node shows its metrics; the test's network is its own.
+fn metrics(number: u8) -> String {
+    format!("127.0.0.1:{}", 9_200 + u16::from(number))
+}
 
 /// `native`: whether the server has its kernel verify what is deployed.
 fn server(native: bool) -> (Server, tempfile::NamedTempFile) {
@@ -243,9 +251,11 @@ fn programs_are_rolled_out_taken_back_and_never_leave_their_hooks() {
     let (server, _file) = server(false);
     let wires: Vec<Wire> = (1..=NODES).map(Wire::new).collect();
     let native = ["--native-kind", "ebpf"];
-    let mut agents: Vec<Process> = (1..=NODES)
-        .map(|number| agent(&server, number, &native))
-        .collect();
+    let measured = |number| match metrics(number) {
+        _ if number == UPGRADED => agent(&server, number, &native),
+        address => agent(&server, number, &[&native[..], &["--metrics", &address]].concat()),
+    };
+    let mut agents: Vec<Process> = (1..=NODES).map(measured).collect();
     for number in 1..=NODES {
         server.eventually(&["nodes"], &format!("node-{number}"));
     }
@@ -282,7 +292,7 @@ fn programs_are_rolled_out_taken_back_and_never_leave_their_hooks() {
         counted(1).0 > at + RATE / 2
     });
     assert_eq!(link(1), updated[0]);
-    agents[0] = agent(&server, 1, &native);
+    agents[0] = measured(1);
     agents[0].eventually_logs("a program is at its hook");
     assert_eq!(link(1), updated[0], "found again, not loaded again");
     // Upgraded, with the node's word that it serves.
@@ -308,6 +318,21 @@ fn programs_are_rolled_out_taken_back_and_never_leave_their_hooks() {
     assert_eq!(after, updated, "one node had it, and is back");
     let hurt: Vec<_> = (1..=NODES).map(|number| counted(number).1).collect();
     assert_eq!(hurt.iter().filter(|dropped| **dropped > 0).count(), 1, "{hurt:?}");
+
+    for (number, dropped) in (1..).zip(&hurt).filter(|(number, _)| *number != UPGRADED) {
+        let shown = get(&format!("http://{}/metrics", metrics(number)), &[]).1;
+        let drops = |version: &str| -> u64 {
+            let lines = shown
+                .lines()
+                .filter(|line| line.starts_with("hotswap_drops_total{"));
+            let mut of_version = lines.filter(|line| line.contains(&format!("version=\"{version}\"")));
+            let number = of_version.next().and_then(|line| line.rsplit(' ').next());
+            number.map_or(0, |number| number.parse::<f64>().unwrap() as u64)
+        };
+        // What fell between the last look at one and the other's switch is the other's.
+        assert_eq!(drops("1.2.0") + drops("1.1.0"), *dropped, "{shown}");
+        assert_eq!(drops("1.2.0") > 0, *dropped > 0, "{shown}");
+    }
 
     // Nobody missed a packet in all this.
     let mut sent = 0;

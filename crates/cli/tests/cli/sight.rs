@@ -172,7 +172,7 @@ fn line_with(log: &str, field: &str, value: &str) -> Option<serde_json::Value> {
 }
 
 /// Status and body of a GET.
-fn get(url: &str, headers: &[(&str, &str)]) -> (u16, String) {
+pub(crate) fn get(url: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

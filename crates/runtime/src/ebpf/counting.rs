@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,15 +23,15 @@ pub(super) struct Source {
     pub(super) fields: usize,
     /// Values to an index: one, or one for each processor.
     pub(super) values: usize,
-    /// Whether the map is the former version's too, which counted in it.
-    pub(super) carried: bool,
+    /// Where the map is pinned that the former version may have too, and have counted in.
+    pub(super) carried: Option<PathBuf>,
 }
 
 impl Source {
     /// Whether both are one number.
     fn is_shared_with(&self, other: &Self) -> bool {
-        let place = |counter: &Counter| (counter.map.clone(), counter.index, counter.field);
-        self.carried && other.carried && place(&self.counter) == place(&other.counter)
+        let place = |source: &Self| (source.carried.clone(), source.counter.index, source.counter.field);
+        self.carried.is_some() && place(self) == place(other)
     }
 
     fn read(&self) -> io::Result<u64> {

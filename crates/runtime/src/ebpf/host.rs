@@ -171,19 +171,30 @@ impl PreparedEbpf {
         }
         let release = digest.hex();
         let mut users = module.lock();
-        let hooks = load::programs(
-            module,
-            &release,
-            (ebpf, &self.inspected, &self.artifact.content),
-            &places,
-        )
-        .map_err(failed)?;
-        let sources = load::sources(module, &release, ebpf, &self.inspected).map_err(failed)?;
+        let make = || -> Result<_, String> {
+            let inspected = &self.inspected;
+            let object = (ebpf, inspected, &self.artifact.content[..]);
+            let hooks = load::programs(module, &release, object, &places)?;
+            let sources = load::sources(module, &release, ebpf, inspected)?;
+            let moves = load::moves(module, &release, ebpf, inspected)?;
+            let maps = load::carried(module, ebpf, inspected)?;
+            Ok((hooks, sources, moves, maps))
+        };
+        let (hooks, sources, moves, maps) = make().map_err(|problem| {
+            // What is half there would be taken for whole the next time.
+            if !users.loaded.contains_key(&release) {
+                module.forget(&release);
+                module.remove_empty();
+            }
+            StartError::Failed(problem)
+        })?;
         *users.loaded.entry(release.clone()).or_insert(0) += 1;
+        users.maps.insert(release.clone(), maps.into_values().collect());
         Ok(Pinned {
             module: Arc::clone(module),
             release,
             hooks,
+            moves,
             counting: Counting::new(ebpf, sources),
         })
     }

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::counting::{Counting, Reading, Runs};
 use super::hook::{Hooked, Swap};
+use super::migrate::{Move, Moving};
 use super::pins::{Module, Users};
 use crate::kind::{BoxFuture, Closed, Instance, Readiness, Tally, Usage};
 
@@ -39,6 +40,8 @@ pub(super) struct Pinned {
     /// Its folder among the module's.
     pub(super) release: String,
     pub(super) hooks: Vec<Hooked>,
+    /// What it takes over from maps of other layouts.
+    pub(super) moves: Vec<Move>,
     pub(super) counting: Counting,
 }
 
@@ -94,11 +97,17 @@ impl Loaded {
         let former = former
             .as_deref()
             .and_then(|former| Some((former, former.pinned.as_ref()?)));
+        // A place that isn't there is found before anything is changed.
+        pinned.hooks.iter().try_for_each(|hook| hook.place.exists())?;
         let begun = Instant::now();
+        let moving = pinned.begin_moves()?;
         let from = pinned.read()?;
         let excuse = former.and_then(|(_, former)| former.counting.broken());
         let swaps = pinned.swap(former.map(|(_, former)| former))?;
         let took = begun.elapsed();
+        for moving in &moving {
+            self.finish_move(moving);
+        }
         if let Some((former, at)) = former {
             former.state().wanted = false;
             match at.read() {
@@ -128,6 +137,18 @@ impl Loaded {
         Ok(())
     }
 
+    /// The version is at its hooks: what the former one noted since the move began is not lost.
+    fn finish_move(&self, moving: &Moving<'_>) {
+        let (module, version, map, moved) = (&self.manifest.name, &self.label, moving.name(), moving.moved());
+        match moving.finish() {
+            Ok(again) => tracing::info!(%module, version, map, moved, again, "a map's entries were moved"),
+            Err(problem) => tracing::error!(
+                %module, version, map, moved, problem,
+                "what the former version noted while a map's entries were moved is lost"
+            ),
+        }
+    }
+
     /// What the probes say now, sent again after a while.
     fn probed(&self) -> Result<(), String> {
         let (Some(pinned), Some(ebpf)) = (&self.pinned, &self.manifest.ebpf) else {
@@ -148,17 +169,23 @@ impl Loaded {
 
     /// Takes hooks again that were lost: their interface came back, somebody removed the link.
     fn stay_in_place(&self, pinned: &Pinned) -> Result<(), String> {
+        // One that can't be taken keeps none of the others from being taken.
+        let mut kept = Ok(());
         for hook in &pinned.hooks {
-            if hook.is_in_place(&pinned.module)? {
-                continue;
+            if let Err(problem) = self.stay_at(hook, &pinned.module) {
+                kept = kept.and(Err(problem));
             }
-            if hook.swap(&pinned.module)? != Swap::Was {
-                self.state().retaken += 1;
-                tracing::warn!(
-                    module = %self.manifest.name, version = self.label, program = hook.attached.name,
-                    hook = %hook.attached.attach, place = %hook.place, "a hook was lost, and was taken again"
-                );
-            }
+        }
+        kept
+    }
+
+    fn stay_at(&self, hook: &Hooked, module: &Module) -> Result<(), String> {
+        if !hook.is_in_place(module)? && hook.swap(module)? != Swap::Was {
+            self.state().retaken += 1;
+            tracing::warn!(
+                module = %self.manifest.name, version = self.label, program = hook.attached.name,
+                hook = %hook.attached.attach, place = %hook.place, "a hook was lost, and was taken again"
+            );
         }
         Ok(())
     }
@@ -188,6 +215,7 @@ impl Loaded {
             return;
         }
         users.loaded.remove(release);
+        let maps = users.maps.remove(release).unwrap_or_default();
         if !dismissed {
             return;
         }
@@ -201,11 +229,18 @@ impl Loaded {
                 }
             }
             module.forget(release);
+            module.forget_layouts(&users, &maps);
         }
     }
 }
 
 impl Pinned {
+    /// Moves entries out of maps of other layouts that are at work, before the switch.
+    fn begin_moves(&self) -> Result<Vec<Moving<'_>>, String> {
+        let moving = self.moves.iter().map(|one| one.begin(&self.module));
+        moving.filter_map(Result::transpose).collect()
+    }
+
     /// All numbers now.
     fn read(&self) -> Result<Reading, String> {
         let read = self.counting.read(self.runs());
@@ -227,7 +262,7 @@ impl Pinned {
             match hook.swap(&self.module) {
                 Ok(swap) => swaps.push(swap),
                 Err(problem) => {
-                    self.swap_back(&self.hooks[..swaps.len()], former);
+                    self.swap_back(&swaps, former);
                     return Err(problem);
                 }
             }
@@ -241,8 +276,14 @@ impl Pinned {
         Ok(swaps)
     }
 
-    fn swap_back(&self, swapped: &[Hooked], former: Option<&Self>) {
-        for hook in swapped {
+    /// Takes back what was changed; what had been in place before stays there.
+    fn swap_back(&self, swaps: &[Swap], former: Option<&Self>) {
+        let changed = self
+            .hooks
+            .iter()
+            .zip(swaps)
+            .filter(|(_, swap)| **swap != Swap::Was);
+        for (hook, _) in changed {
             let name = &hook.attached.name;
             let former =
                 former.and_then(|former| former.hooks.iter().find(|other| other.attached.name == *name));

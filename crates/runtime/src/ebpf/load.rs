@@ -1,16 +1,17 @@
 //! From an object to loaded, pinned programs; or, after the agent's restart, to those that are pinned already.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf as Object, EbpfLoader};
-use aya_obj::generated::bpf_map_type;
-use hotswap_package::{Attached, Ebpf};
+use hotswap_package::{Ebpf, MapUse};
 
 use super::counting::Source;
 use super::hook::{Hooked, Place};
+use super::migrate::Move;
 use super::object::{Inspected, Layout};
 use super::pins::Module;
 use super::{probe, sys, told};
@@ -19,7 +20,10 @@ use super::{probe, sys, told};
 pub(super) fn try_load(ebpf: &Ebpf, object: &[u8]) -> Result<(), String> {
     let mut loaded = open(&mut EbpfLoader::new(), object)?;
     for attached in &ebpf.programs {
-        load(&mut loaded, attached)?;
+        load(&mut loaded, &attached.name, attached.tracepoint.as_deref())?;
+    }
+    for program in movers(ebpf) {
+        load(&mut loaded, program, None)?;
     }
     probe(ebpf, &loaded)
 }
@@ -45,24 +49,36 @@ pub(super) fn programs(
     module
         .make()
         .map_err(|error| format!("the folder for pins can't be made: {error}"))?;
-    check_layouts(module, ebpf, inspected)?;
-    if !module.has(release) {
-        let new: Vec<String> = carried(ebpf)
-            .filter(|map| !module.carried(map).exists())
-            .collect();
-        if let Err(problem) = load_all(module, release, ebpf, object) {
-            module.forget(release);
-            module.forget_maps(&new);
-            module.remove_empty();
-            return Err(problem);
+    let maps = carried(module, ebpf, inspected)?;
+    let open_all = || -> Result<Vec<Hooked>, String> {
+        let places = ebpf.programs.iter().zip(places);
+        places
+            .map(|(attached, place)| {
+                Hooked::open(attached, place.clone(), module.program(release, &attached.name))
+            })
+            .collect()
+    };
+    if module.has(release) {
+        match open_all() {
+            Err(problem) => {
+                tracing::warn!(
+                    release,
+                    problem,
+                    "a version's pins are not whole; it is loaded anew"
+                );
+                module.forget(release);
+            }
+            whole => return whole,
         }
     }
-    let places = ebpf.programs.iter().zip(places);
-    places
-        .map(|(attached, place)| {
-            Hooked::open(attached, place.clone(), module.program(release, &attached.name))
-        })
-        .collect()
+    let new: Vec<PathBuf> = maps.values().filter(|map| !map.exists()).cloned().collect();
+    if let Err(problem) = load_all(module, release, (ebpf, object), &maps) {
+        module.forget(release);
+        module.forget_maps(&new);
+        module.remove_empty();
+        return Err(problem);
+    }
+    open_all()
 }
 
 /// Where a version's counters are.
@@ -72,12 +88,15 @@ pub(super) fn sources(
     ebpf: &Ebpf,
     inspected: &Inspected,
 ) -> Result<Vec<Source>, String> {
+    let maps = carried(module, ebpf, inspected)?;
     let counters = ebpf.counters.iter();
     counters
         .map(|counter| {
             let layout = inspected.maps[&counter.map];
-            let is_carried = ebpf.carries(&counter.map);
-            let path = map_path(module, release, ebpf, &counter.map);
+            let carried = maps.get(&counter.map).cloned();
+            let path = carried
+                .clone()
+                .unwrap_or_else(|| module.own_map(release, &counter.map));
             let map = sys::get(&path)
                 .map_err(|error| format!("the map {} can't be opened: {error}", counter.map))?;
             let processors = aya::util::nr_cpus().map_err(|(what, error)| format!("{what}: {error}"))?;
@@ -86,60 +105,95 @@ pub(super) fn sources(
                 map,
                 fields: (layout.value_size / 8) as usize,
                 values: if layout.is_per_cpu() { processors } else { 1 },
-                carried: is_carried,
+                carried,
             })
         })
         .collect()
 }
 
-fn carried(ebpf: &Ebpf) -> impl Iterator<Item = String> + '_ {
+/// Where the maps are pinned that a version carries on, by their names.
+pub(super) type Carried = BTreeMap<String, PathBuf>;
+
+/// The maps that a version carries on: those that are there in its layout, else new ones.
+pub(super) fn carried(module: &Module, ebpf: &Ebpf, inspected: &Inspected) -> Result<Carried, String> {
+    let maps = ebpf.maps.iter().filter(|used| used.carry);
+    maps.map(|used| {
+        let path = carried_path(module, used, inspected.maps[&used.name])?;
+        Ok((used.name.clone(), path))
+    })
+    .collect()
+}
+
+fn carried_path(module: &Module, used: &MapUse, wanted: Layout) -> Result<PathBuf, String> {
+    let name = &used.name;
+    let mut other = None;
+    for path in module.all_carried(name) {
+        let is = pinned_layout(&path)?;
+        if is == wanted {
+            return Ok(path);
+        }
+        other = Some(is);
+    }
+    match other {
+        None => Ok(module.carried(name)),
+        Some(_) if used.migrate.is_some() => Ok(module.carried(&format!("{name}-{}", wanted.suffix()))),
+        Some(is) => Err(format!(
+            "the map {name} is carried on, and its layout differs: it is a {is}, and this version has a {wanted}; name a \
+             program that moves its entries with migrate, give the new one another name, or undeploy the module first"
+        )),
+    }
+}
+
+fn pinned_layout(path: &Path) -> Result<Layout, String> {
+    MapInfo::from_pin(path)
+        .map(|info| layout(&info))
+        .map_err(|error| told(&error))
+}
+
+/// What the kernel says of a map.
+pub(super) fn layout(info: &MapInfo) -> Layout {
+    Layout {
+        kind: info.map_type().map_or(0, |kind| kind as u32),
+        key_size: info.key_size(),
+        value_size: info.value_size(),
+        entries_max: info.max_entries(),
+    }
+}
+
+/// The programs that move entries.
+fn movers(ebpf: &Ebpf) -> BTreeSet<&str> {
     ebpf.maps
         .iter()
-        .filter(|used| used.carry)
-        .map(|used| used.name.clone())
+        .filter_map(|used| used.migrate.as_deref())
+        .collect()
 }
 
-fn map_path(module: &Module, release: &str, ebpf: &Ebpf, map: &str) -> PathBuf {
-    if ebpf.carries(map) {
-        module.carried(map)
-    } else {
-        module.own_map(release, map)
-    }
-}
-
-/// Whether the maps that are carried on are what this version takes them for.
-fn check_layouts(module: &Module, ebpf: &Ebpf, inspected: &Inspected) -> Result<(), String> {
-    for name in carried(ebpf) {
-        let path = module.carried(&name);
-        if !path.exists() {
-            continue;
-        }
-        let wanted = inspected.maps[&name];
-        let there = MapInfo::from_pin(&path).map_err(|error| told(&error))?;
-        let kind = bpf_map_type::try_from(wanted.kind)
-            .ok()
-            .map(aya::maps::MapType::try_from);
-        let is_kind = matches!((kind, there.map_type()), (Some(Ok(wanted)), Ok(there)) if wanted == there);
-        let is = Layout {
-            kind: there.map_type().map_or(0, |kind| kind as u32),
-            key_size: there.key_size(),
-            value_size: there.value_size(),
-            entries_max: there.max_entries(),
+/// What a version takes over from maps of other layouts.
+pub(super) fn moves(
+    module: &Module,
+    release: &str,
+    ebpf: &Ebpf,
+    inspected: &Inspected,
+) -> Result<Vec<Move>, String> {
+    let maps = carried(module, ebpf, inspected)?;
+    let used = ebpf
+        .maps
+        .iter()
+        .filter_map(|used| Some((used, used.migrate.as_ref()?)));
+    used.map(|(used, program)| {
+        let open = |path: &Path| {
+            sys::get(path).map_err(|error| format!("{} can't be opened: {error}", path.display()))
         };
-        if !is_kind
-            || is
-                != (Layout {
-                    kind: is.kind,
-                    ..wanted
-                })
-        {
-            return Err(format!(
-                "the map {name} is carried on, and its layout differs: it is a {is}, and this version has a {wanted}; \
-                 give the new one another name, or undeploy the module first"
-            ));
-        }
-    }
-    Ok(())
+        let path = &maps[&used.name];
+        Ok(Move {
+            name: used.name.clone(),
+            to: open(path)?,
+            path: path.clone(),
+            layout: inspected.maps[&used.name],
+            program: open(&module.program(release, program))?,
+        })
+    })
+    .collect()
 }
 
 fn open(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Result<Object, String> {
@@ -151,24 +205,32 @@ fn open(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Result<Object, String> {
     loader.load(&object).map_err(|error| told(&error))
 }
 
-fn load_all(module: &Module, release: &str, ebpf: &Ebpf, object: &[u8]) -> Result<(), String> {
+fn load_all(
+    module: &Module,
+    release: &str,
+    (ebpf, object): (&Ebpf, &[u8]),
+    maps: &Carried,
+) -> Result<(), String> {
     let pins = |error: io::Error| format!("the version can't be pinned: {error}");
     let part = module.begin(release).map_err(pins)?;
-    let names: Vec<String> = carried(ebpf).collect();
     let mut loader = EbpfLoader::new();
-    for name in &names {
-        loader.map_pin_path(name, module.carried(name));
+    for (name, path) in maps {
+        loader.map_pin_path(name, path);
     }
     let mut loaded = open(&mut loader, object)?;
     for attached in &ebpf.programs {
-        let program = load(&mut loaded, attached)?;
+        let program = load(&mut loaded, &attached.name, attached.tracepoint.as_deref())?;
         program
             .pin(part.join(&attached.name))
             .map_err(|error| told(&error))?;
     }
+    for name in movers(ebpf) {
+        let program = load(&mut loaded, name, None)?;
+        program.pin(part.join(name)).map_err(|error| told(&error))?;
+    }
     for counter in &ebpf.counters {
-        let path = map_path(module, release, ebpf, &counter.map);
-        if path.exists() {
+        let path = module.own_map(release, &counter.map);
+        if maps.contains_key(&counter.map) || path.exists() {
             continue;
         }
         let map = loaded
@@ -180,8 +242,7 @@ fn load_all(module: &Module, release: &str, ebpf: &Ebpf, object: &[u8]) -> Resul
     module.complete(release, &part).map_err(pins)
 }
 
-fn load<'a>(loaded: &'a mut Object, attached: &Attached) -> Result<&'a mut Program, String> {
-    let name = &attached.name;
+fn load<'a>(loaded: &'a mut Object, name: &str, tracepoint: Option<&str>) -> Result<&'a mut Program, String> {
     let program = loaded
         .program_mut(name)
         .ok_or_else(|| format!("the object has no program {name}"))?;
@@ -197,7 +258,7 @@ fn load<'a>(loaded: &'a mut Object, attached: &Attached) -> Result<&'a mut Progr
         Program::BtfTracePoint(program) => {
             let kernel = Btf::from_sys_fs()
                 .map_err(|error| format!("this node's kernel doesn't tell its types: {}", told(&error)))?;
-            program.load(attached.tracepoint.as_deref().unwrap_or_default(), &kernel)
+            program.load(tracepoint.unwrap_or_default(), &kernel)
         }
         _ => Err(ProgramError::UnexpectedProgramType),
     };

@@ -12,6 +12,7 @@ mod hook;
 mod host;
 mod instance;
 mod load;
+mod migrate;
 mod object;
 mod pins;
 mod probe;

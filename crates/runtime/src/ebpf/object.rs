@@ -9,7 +9,7 @@ use aya_obj::{Object, ProgramSection};
 use hotswap_package::{Attached, Counter, Hook, Manifest};
 use object::Object as _;
 
-use super::{hook, told};
+use super::{hook, migrate, told};
 
 /// Largest object, in bytes: the largest known ones have some hundred KiB.
 const OBJECT_BYTES_MAX: usize = 8 << 20;
@@ -58,8 +58,38 @@ impl Layout {
         self.kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32
     }
 
-    fn is_array(self) -> bool {
+    pub(super) fn is_array(self) -> bool {
         self.is_per_cpu() || self.kind == bpf_map_type::BPF_MAP_TYPE_ARRAY as u32
+    }
+
+    fn is_hash(self) -> bool {
+        let kinds = [
+            bpf_map_type::BPF_MAP_TYPE_HASH,
+            bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+            bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        ];
+        kinds.into_iter().any(|kind| self.kind == kind as u32)
+    }
+
+    /// Whether a value is kept for each processor, in arrays and in tables.
+    pub(super) fn has_value_per_processor(self) -> bool {
+        let tables = [
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+            bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        ];
+        self.is_per_cpu() || tables.into_iter().any(|kind| self.kind == kind as u32)
+    }
+
+    /// What a map of this layout adds to its name where another one has the name already.
+    pub(super) fn suffix(self) -> String {
+        let Self {
+            kind,
+            key_size,
+            value_size,
+            entries_max,
+        } = self;
+        format!("{kind}-{key_size}-{value_size}-{entries_max}")
     }
 }
 
@@ -128,8 +158,11 @@ pub fn inspect(manifest: &Manifest, object: &[u8]) -> Result<Inspected, String> 
         };
         maps.insert(name.clone(), layout);
     }
-    for name in ebpf.maps.iter().map(|used| &used.name) {
-        layout_of(&maps, name)?;
+    for used in &ebpf.maps {
+        let layout = layout_of(&maps, &used.name)?;
+        if let Some(program) = &used.migrate {
+            look_at_move(&used.name, layout, program, &parsed)?;
+        }
     }
     for counter in &ebpf.counters {
         look_at_counter(counter, layout_of(&maps, &counter.map)?)?;
@@ -191,6 +224,33 @@ fn look_at_program(attached: &Attached, object: &Object) -> Result<(), String> {
          {section:?}",
         program.section
     ))
+}
+
+fn look_at_move(map: &str, layout: Layout, program: &str, object: &Object) -> Result<(), String> {
+    if !(layout.is_array() || layout.is_hash()) {
+        return Err(format!(
+            "the map {map} is a {layout}; entries are moved into arrays and hash tables, also those per CPU"
+        ));
+    }
+    if layout.entries_max > migrate::ENTRIES_MAX || migrate::frame_bytes(layout) > migrate::FRAME_BYTES_MAX {
+        let (entries, bytes) = (migrate::ENTRIES_MAX, migrate::FRAME_BYTES_MAX);
+        return Err(format!(
+            "the map {map} is a {layout}; at most {entries} entries are moved, of at most {bytes} bytes with both values"
+        ));
+    }
+    let section = object.programs.get(program).map(|program| &program.section);
+    match section {
+        None => Err(format!(
+            "the object has no program {program}, which is to move the entries of {map}; give it one of section \"xdp\""
+        )),
+        Some(ProgramSection::Xdp {
+            attach_type: XdpAttachType::Interface,
+            ..
+        }) => Ok(()),
+        Some(other) => Err(format!(
+            "the program {program}, which is to move the entries of {map}, is of section {other:?}; it should be \"xdp\""
+        )),
+    }
 }
 
 fn look_at_counter(counter: &Counter, layout: Layout) -> Result<(), String> {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! hotswap/NODE/MODULE/links/PROGRAM     the hook's link: as long as it is there, the hook is held
-//!                     maps/MAP          maps that versions carry on
+//!                     maps/MAP          maps that versions carry on,
+//!                     maps/MAP-LAYOUT   and those that entries were moved into
 //!                     RELEASE/PROGRAM   a loaded version's programs,
 //!                     RELEASE-maps/MAP  and the maps of its own that counters are in
 //! ```
@@ -40,6 +41,8 @@ pub(super) struct Users {
     pub(super) active: Option<Arc<Loaded>>,
     /// How often each version is loaded, by its folder.
     pub(super) loaded: BTreeMap<String, usize>,
+    /// The maps that each of them carries on.
+    pub(super) maps: BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl Module {
@@ -67,6 +70,18 @@ impl Module {
 
     pub(super) fn carried(&self, map: &str) -> PathBuf {
         self.dir.join(MAPS).join(map)
+    }
+
+    /// All layouts of a map that are carried on: the first one, and those that have theirs in the name.
+    pub(super) fn all_carried(&self, map: &str) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.dir.join(MAPS)).into_iter().flatten().flatten();
+        let is_of = |name: &str| name.split('-').next() == Some(map);
+        let mut paths: Vec<PathBuf> = files
+            .filter(|file| is_of(&file.file_name().to_string_lossy()))
+            .map(|file| file.path())
+            .collect();
+        paths.sort();
+        paths
     }
 
     pub(super) fn program(&self, release: &str, program: &str) -> PathBuf {
@@ -106,6 +121,11 @@ impl Module {
 
     /// A program that is pinned here, by the kernel's number.
     pub(super) fn find(&self, id: u32) -> io::Result<Option<OwnedFd>> {
+        self.find_pin(id)?.map(|pin| sys::get(&pin)).transpose()
+    }
+
+    /// Where a program is pinned here, by the kernel's number.
+    pub(super) fn find_pin(&self, id: u32) -> io::Result<Option<PathBuf>> {
         for folder in fs::read_dir(&self.dir)? {
             let folder = folder?;
             let name = folder.file_name().to_string_lossy().into_owned();
@@ -115,7 +135,7 @@ impl Module {
             for file in fs::read_dir(folder.path())? {
                 let path = file?.path();
                 if ProgramInfo::from_pin(&path).is_ok_and(|info| info.id() == id) {
-                    return sys::get(&path).map(Some);
+                    return Ok(Some(path));
                 }
             }
         }
@@ -152,10 +172,22 @@ impl Module {
     }
 
     /// Removes the maps that versions carry on, where no version is left.
-    pub(super) fn forget_maps(&self, maps: &[String]) {
+    pub(super) fn forget_maps(&self, maps: &[PathBuf]) {
         for map in maps {
             // It may not have been made.
-            let _ = fs::remove_file(self.carried(map));
+            let _ = fs::remove_file(map);
+        }
+    }
+
+    /// Removes layouts of maps that only a version had that is gone, where another one goes on with another layout.
+    pub(super) fn forget_layouts(&self, users: &Users, gone: &[PathBuf]) {
+        let used: Vec<&PathBuf> = users.maps.values().flatten().collect();
+        for path in gone.iter().filter(|path| !used.contains(path)) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let map = name.split('-').next().unwrap_or_default();
+            if self.all_carried(map).iter().any(|other| used.contains(&other)) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 

@@ -8,6 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
+const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const PROG_TEST_RUN: libc::c_int = 10;
@@ -27,6 +30,8 @@ const ATTACH_PERF_EVENT: u32 = 41;
 /// An event that is a tracepoint.
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+/// Waits until all that the kernel's readers read before is done with.
+const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 /// The update happens only if the link has the old program.
 const F_REPLACE: u32 = 1 << 2;
 
@@ -313,4 +318,70 @@ pub(super) fn lookup(map: impl AsFd, key: u32, value: &mut [u64]) -> io::Result<
         ..Lookup::default()
     };
     bpf(MAP_LOOKUP_ELEM, &mut attributes).map(drop)
+}
+
+/// Reads a value into a buffer that must be as large as the map's values are, as [`lookup`] does.
+pub(super) fn lookup_bytes(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Result<()> {
+    let mut attributes = of_entry(map, Some(key), value.as_mut_ptr());
+    bpf(MAP_LOOKUP_ELEM, &mut attributes).map(drop)
+}
+
+/// Sets a value, of the size of the map's.
+pub(super) fn set(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let mut attributes = of_entry(map, Some(key), value.as_ptr().cast_mut());
+    bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Removes an entry.
+pub(super) fn remove(map: impl AsFd, key: &[u8]) -> io::Result<()> {
+    let mut attributes = of_entry(map, Some(key), std::ptr::null_mut());
+    bpf(MAP_DELETE_ELEM, &mut attributes).map(drop)
+}
+
+/// Reads the key that comes after another, or the first one; `false`: there is none.
+pub(super) fn next_key(map: impl AsFd, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+    let mut attributes = of_entry(map, key, next.as_mut_ptr());
+    match bpf(MAP_GET_NEXT_KEY, &mut attributes) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn of_entry(map: impl AsFd, key: Option<&[u8]>, value: *mut u8) -> Lookup {
+    Lookup {
+        map: number(map.as_fd()),
+        key: key.map_or(0, |key| key.as_ptr() as u64),
+        value: value as u64,
+        ..Lookup::default()
+    }
+}
+
+/// Waits until programs that ran when it was called have ended.
+pub(super) fn wait_for_readers() -> io::Result<()> {
+    // SAFETY: it takes numbers only, and writes nothing of this process's.
+    #[expect(unsafe_code, reason = "this system call has no safe form")]
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Binds the calling thread to a processor.
+pub(super) fn run_on(processor: usize) -> io::Result<()> {
+    // SAFETY: a set of processors is plain numbers, of which none is a valid one; it is as large as is said.
+    #[expect(unsafe_code, reason = "this system call has no safe form")]
+    let answer = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if processor >= 8 * std::mem::size_of_val(&set) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, std::mem::size_of_val(&set), &raw const set)
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

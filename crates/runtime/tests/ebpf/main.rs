@@ -1,6 +1,7 @@
 //! eBPF programs at real hooks of this machine's kernel, in a network of the test's own: swapped under a flood, found
 //! again by a successor, refused with reasons, and gone without a trace.
 
+mod migrations;
 mod probes;
 mod sockets;
 mod support;
@@ -295,6 +296,111 @@ async fn other_hooks_are_swapped_in_one_step_too() {
         assert_eq!(counted(&one) + counted(&two), sent, "{attach}");
         gone(&[&one, &two]).await;
     }
+}
+
+/// Two programs, for two interfaces.
+const PAIR: &str = r#"
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } seen SEC(".maps");
+static __always_inline int count(void) {
+    __u32 only = 0;
+    __u64 *count = bpf_map_lookup_elem(&seen, &only);
+    if (count)
+        __sync_fetch_and_add(count, 1);
+    return XDP_PASS;
+}
+SEC("xdp") int one(void *ctx) { return count(); }
+SEC("xdp") int two(void *ctx) { return count(); }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_lost_hook_costs_no_other() {
+    if !inside("one_lost_hook_costs_no_other") {
+        return;
+    }
+    let wires = [Wire::new(1), Wire::new(2)];
+    let ebpf = "[[ebpf.programs]]\nname = \"one\"\nattach = \"xdp\"\ninterface = \"hs1\"\n\
+                [[ebpf.programs]]\nname = \"two\"\nattach = \"xdp\"\ninterface = \"hs2\"\n";
+    let Some(pair) = release("1.0.0", ebpf, PAIR, &[]) else {
+        return;
+    };
+    let first = host(&wires[0]);
+    let both = started(&first, pair.clone()).await.unwrap();
+    both.engage();
+    assert_eq!(both.readiness(), Readiness::Ready);
+    let pin = format!("{PINS}/links/one");
+    let number = || sh(&format!("bpftool link show pinned {pin}"));
+
+    // The second interface goes, and somebody removes the first one's link.
+    sh("ip link del hs2");
+    std::fs::remove_file(&pin).unwrap();
+    both.tally();
+    let gone_one = |instance: &Arc<dyn Instance>| match instance.readiness() {
+        Readiness::Failing(why) => assert!(why.contains("no interface hs2"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    gone_one(&both);
+    assert!(
+        Path::new(&pin).exists(),
+        "the first hook is taken again all the same"
+    );
+
+    // A successor that can't have one of them leaves the other in place.
+    Wire::new(2);
+    both.tally();
+    assert_eq!(both.readiness(), Readiness::Ready);
+    std::mem::forget((both, first));
+    let second = host(&wires[0]);
+    let both = started(&second, pair).await.unwrap();
+    let before = number();
+    sh("ip link del hs2");
+    both.engage();
+    gone_one(&both);
+    assert_eq!(number(), before);
+    // Somebody else's program is at the second one.
+    Wire::new(2);
+    let object = example("1.0.0").join("packet-limiter.o");
+    sh(&format!(
+        "bpftool prog load {} /sys/fs/bpf/other && bpftool net attach xdp pinned /sys/fs/bpf/other dev hs2",
+        object.display()
+    ));
+    both.tally();
+    let Readiness::Failing(why) = both.readiness() else {
+        panic!("the hook is another's")
+    };
+    assert!(why.contains("another program is there"), "{why}");
+    assert_eq!(number(), before);
+    sh("bpftool net detach xdp dev hs2");
+    both.tally();
+    assert_eq!(both.readiness(), Readiness::Ready);
+    assert_eq!(number(), before);
+    gone(&[&both]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_that_are_not_whole_are_made_anew() {
+    if !inside("pins_that_are_not_whole_are_made_anew") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let first = host(&wire);
+    let (old, new) = (
+        started(&first, artifact("1.0.0")).await.unwrap(),
+        started(&first, artifact("1.1.0")).await.unwrap(),
+    );
+    old.engage();
+    let before = link();
+    std::mem::forget((old, new, first));
+    let standby = artifact("1.1.0").digest.hex();
+    std::fs::remove_file(format!("{PINS}/{standby}/limit")).unwrap();
+    let second = host(&wire);
+    let old = started(&second, artifact("1.0.0")).await.unwrap();
+    old.engage();
+    assert_eq!(link(), before);
+    let new = started(&second, artifact("1.1.0")).await.unwrap();
+    new.engage();
+    assert_eq!(new.readiness(), Readiness::Ready);
+    assert_ne!(link().1, before.1);
+    gone(&[&old, &new]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,282 @@
+//! State that goes over from a map of another layout into this version's: its own program is given every entry, before
+//! the switch and once more, where it changed meanwhile, after it.
+//!
+//! What the program reads, as a packet, in fields that each begin at a multiple of eight bytes:
+//!
+//! ```text
+//! u32 pass         1 before the switch, 2 after it
+//! u32 processor    whose value it is, in a map that has one for each; the program runs on that one then
+//! key              as in both maps
+//! value            in the former version's map
+//! former           the same when it was given the time before; zeros the first time
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use aya::maps::MapInfo;
+use aya::programs::ProgramInfo;
+
+use super::object::Layout;
+use super::pins::Module;
+use super::{load, sys, told};
+
+/// Most entries that are moved: each costs some microseconds, during which the node's other switches wait.
+pub(super) const ENTRIES_MAX: u32 = 65_536;
+/// Most bytes that the program is given at once.
+pub(super) const FRAME_BYTES_MAX: usize = 3_072;
+/// What the program returns when it has taken an entry over.
+const XDP_PASS: i32 = 2;
+
+/// How many bytes a program is given of a map with such keys and values.
+pub(super) fn frame_bytes(layout: Layout) -> usize {
+    let (key, value) = (layout.key_size as usize, layout.value_size as usize);
+    8 + key.next_multiple_of(8) + 2 * value.next_multiple_of(8)
+}
+
+/// A map of this version and the program that moves entries into it.
+#[derive(Debug)]
+pub(super) struct Move {
+    pub(super) name: String,
+    pub(super) to: OwnedFd,
+    pub(super) path: PathBuf,
+    pub(super) layout: Layout,
+    pub(super) program: OwnedFd,
+}
+
+/// Entries by their keys; of a map that has a value for each processor, all of them one after the other.
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A move whose switch is under way.
+#[derive(Debug)]
+pub(super) struct Moving<'a> {
+    by: &'a Move,
+    from: Map,
+    given: Entries,
+}
+
+#[derive(Debug)]
+struct Map {
+    fd: OwnedFd,
+    layout: Layout,
+    processors: usize,
+}
+
+impl Move {
+    /// Moves what the map has that is at work at the module's hooks; nothing where it is this version's own.
+    pub(super) fn begin(&self, module: &Module) -> Result<Option<Moving<'_>>, String> {
+        let Some(from) = self.at_work(module)? else {
+            return Ok(None);
+        };
+        let failed = |error: io::Error| format!("the map {} can't be moved: {error}", self.name);
+        if from.layout.key_size != self.layout.key_size {
+            return Err(format!(
+                "the map {} can't be moved: its keys have {} bytes at work and {} in this version; give the new one another name",
+                self.name, from.layout.key_size, self.layout.key_size
+            ));
+        }
+        if from.layout.entries_max > ENTRIES_MAX || frame_bytes(from.layout) > FRAME_BYTES_MAX {
+            return Err(format!(
+                "the map {} can't be moved: the one at work is a {}; at most {ENTRIES_MAX} entries are, of which the \
+                 program gets {FRAME_BYTES_MAX} bytes each",
+                self.name, from.layout
+            ));
+        }
+        // It may have been at work before, until a way back.
+        let own = Map::new(self.to.try_clone().map_err(failed)?, self.layout).map_err(failed)?;
+        own.clear().map_err(failed)?;
+        let given = from.entries().map_err(failed)?;
+        let moving = Moving {
+            by: self,
+            from,
+            given: Entries::new(),
+        };
+        moving.give(1, &given)?;
+        Ok(Some(Moving { given, ..moving }))
+    }
+
+    /// The map of that name that programs at the hooks use.
+    fn at_work(&self, module: &Module) -> Result<Option<Map>, String> {
+        let own = MapInfo::from_pin(&self.path).map_err(|error| told(&error))?.id();
+        let mut found = None;
+        for link in module.links() {
+            let Ok(link) = sys::get(&module.link(&link)).and_then(sys::link) else {
+                continue;
+            };
+            let pin = module.find_pin(link.program).map_err(|error| error.to_string())?;
+            let maps = pin.map(|pin| ProgramInfo::from_pin(pin).and_then(|info| info.map_ids()));
+            let maps = maps.transpose().map_err(|error| told(&error))?.flatten();
+            for id in maps.into_iter().flatten() {
+                if id == own {
+                    return Ok(None);
+                }
+                let info = MapInfo::from_id(id).map_err(|error| told(&error))?;
+                if info.name_as_str().is_some_and(|name| is_named(name, &self.name)) {
+                    found = Some(info);
+                }
+            }
+        }
+        let Some(info) = found else { return Ok(None) };
+        let fd = info.fd().map_err(|error| told(&error))?;
+        let fd = fd.as_fd().try_clone_to_owned();
+        let map = fd.and_then(|fd| Map::new(fd, load::layout(&info)));
+        map.map(Some).map_err(|error| error.to_string())
+    }
+}
+
+/// The kernel keeps fifteen characters of a name.
+fn is_named(kept: &str, name: &str) -> bool {
+    kept == name || (kept.len() == 15 && name.starts_with(kept))
+}
+
+impl Moving<'_> {
+    /// After the switch, when the former version runs no more: gives the program what changed since. How much that was.
+    pub(super) fn finish(&self) -> Result<usize, String> {
+        sys::wait_for_readers()
+            .map_err(|error| format!("the kernel's readers can't be waited for: {error}"))?;
+        let now = self
+            .from
+            .entries()
+            .map_err(|error| format!("the map {} can't be read: {error}", self.by.name))?;
+        let changed: Entries = now
+            .into_iter()
+            .filter(|(key, value)| self.given.get(key) != Some(value))
+            .collect();
+        self.give(2, &changed)?;
+        Ok(changed.len())
+    }
+
+    /// How many entries were moved before the switch.
+    pub(super) fn moved(&self) -> usize {
+        self.given.len()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.by.name
+    }
+
+    fn give(&self, pass: u32, entries: &Entries) -> Result<(), String> {
+        // A thread of its own, since it is bound to one processor after the other.
+        let given = std::thread::scope(|scope| scope.spawn(|| self.give_here(pass, entries)).join());
+        given.unwrap_or_else(|_| Err("the move panicked".to_owned()))
+    }
+
+    fn give_here(&self, pass: u32, entries: &Entries) -> Result<(), String> {
+        for processor in 0..self.from.values() {
+            if self.from.values() > 1 {
+                // One that is off runs nothing: its value goes to another's.
+                let _ = sys::run_on(processor);
+            }
+            for (key, value) in entries {
+                let former = self.given.get(key).map(|value| self.from.value(value, processor));
+                self.give_one(pass, processor, key, self.from.value(value, processor), former)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give_one(
+        &self,
+        pass: u32,
+        processor: usize,
+        key: &[u8],
+        value: &[u8],
+        former: Option<&[u8]>,
+    ) -> Result<(), String> {
+        let mut frame = pass.to_ne_bytes().to_vec();
+        frame.extend(u32::try_from(processor).unwrap_or(u32::MAX).to_ne_bytes());
+        let zeros = vec![0; value.len()];
+        for part in [key, value, former.unwrap_or(&zeros)] {
+            frame.extend(part);
+            frame.resize(frame.len().next_multiple_of(8), 0);
+        }
+        let mut left = vec![0; FRAME_BYTES_MAX];
+        let returned = sys::test_run(&self.by.program, &frame, &mut left);
+        match returned {
+            Ok((XDP_PASS, _)) => Ok(()),
+            Ok((other, _)) => Err(format!(
+                "the map {} can't be moved: its program returned {other} to an entry, and not XDP_PASS",
+                self.by.name
+            )),
+            Err(error) => Err(format!("the map {} can't be moved: {error}", self.by.name)),
+        }
+    }
+}
+
+impl Map {
+    fn new(fd: OwnedFd, layout: Layout) -> io::Result<Self> {
+        let processors = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        Ok(Self {
+            fd,
+            layout,
+            processors,
+        })
+    }
+
+    /// Values to a key.
+    fn values(&self) -> usize {
+        if self.layout.has_value_per_processor() {
+            self.processors
+        } else {
+            1
+        }
+    }
+
+    fn value_bytes(&self) -> usize {
+        let size = self.layout.value_size as usize;
+        match self.values() {
+            1 => size,
+            values => values * size.next_multiple_of(8),
+        }
+    }
+
+    fn value<'a>(&self, values: &'a [u8], processor: usize) -> &'a [u8] {
+        let size = self.layout.value_size as usize;
+        let from = processor * size.next_multiple_of(8);
+        &values[from..from + size]
+    }
+
+    fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let mut key = vec![0; self.layout.key_size as usize];
+        // The walk begins anew where an entry is removed under it.
+        for _ in 0..2 * u64::from(self.layout.entries_max) + 1 {
+            if !sys::next_key(&self.fd, keys.last().map(Vec::as_slice), &mut key)? {
+                break;
+            }
+            keys.push(key.clone());
+        }
+        Ok(keys)
+    }
+
+    fn entries(&self) -> io::Result<Entries> {
+        let mut entries = Entries::new();
+        for key in self.keys()? {
+            let mut value = vec![0; self.value_bytes()];
+            match sys::lookup_bytes(&self.fd, &key, &mut value) {
+                Ok(()) => drop(entries.insert(key, value)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Removes all entries; those of an array become zeros.
+    fn clear(&self) -> io::Result<()> {
+        let zeros = vec![0; self.value_bytes()];
+        for key in self.keys()? {
+            if self.layout.is_array() {
+                sys::set(&self.fd, &key, &zeros)?;
+            } else {
+                match sys::remove(&self.fd, &key) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}

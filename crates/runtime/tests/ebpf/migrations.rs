@@ -1,0 +1,243 @@
+//! Maps whose layout changes: what the former version counted goes over, also what it counts until it is gone.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hotswap_runtime::testing::namespace::{Wire, inside, sh};
+use hotswap_runtime::{Artifact, Instance, Readiness};
+
+use crate::support::{PINS, eventually, gone, host, release, started};
+
+/// Counts the packets of each source, and since 2 their bytes too.
+const LIMITER: &str = r#"
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+struct first { __u64 packets; };
+struct second { __u64 packets; __u64 bytes; __u32 since; };
+#if VERSION == 1
+typedef struct first totals_t;
+#else
+typedef struct second totals_t;
+#endif
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, totals_t); } totals SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 1024); __type(key, __u32); __type(value, totals_t); } sources SEC(".maps");
+
+SEC("xdp") int limit(struct xdp_md *ctx) {
+    void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    struct ethhdr *ether = data;
+    struct iphdr *ip = (void *)(ether + 1);
+    __u32 only = 0;
+    totals_t *all = bpf_map_lookup_elem(&totals, &only);
+    if (!all || (void *)(ip + 1) > end)
+        return XDP_PASS;
+    __sync_fetch_and_add(&all->packets, 1);
+    __u32 source = ip->saddr;
+    totals_t *one = bpf_map_lookup_elem(&sources, &source);
+    if (!one) {
+        totals_t none = {};
+        bpf_map_update_elem(&sources, &source, &none, BPF_NOEXIST);
+        one = bpf_map_lookup_elem(&sources, &source);
+    }
+    if (one)
+        __sync_fetch_and_add(&one->packets, 1);
+    return XDP_PASS;
+}
+
+#if VERSION > 1
+struct entry { __u32 pass; __u32 processor; __u32 key; __u32 pad; struct first is; struct first was; };
+
+// A count is moved by what it grew: everything the first time, then the rest.
+SEC("xdp") int move_totals(struct xdp_md *ctx) {
+    struct entry *entry = (void *)(long)ctx->data;
+    if ((void *)(entry + 1) > (void *)(long)ctx->data_end)
+        return XDP_ABORTED;
+    totals_t *all = bpf_map_lookup_elem(&totals, &entry->key);
+    if (!all)
+        return XDP_ABORTED;
+    all->since = VERSION;
+    __sync_fetch_and_add(&all->packets, entry->is.packets - entry->was.packets);
+    return VERDICT;
+}
+
+SEC("xdp") int move_sources(struct xdp_md *ctx) {
+    struct entry *entry = (void *)(long)ctx->data;
+    if ((void *)(entry + 1) > (void *)(long)ctx->data_end)
+        return XDP_ABORTED;
+    __u32 source = entry->key;
+    totals_t *one = bpf_map_lookup_elem(&sources, &source);
+    if (!one) {
+        totals_t none = { .since = VERSION };
+        bpf_map_update_elem(&sources, &source, &none, BPF_NOEXIST);
+        one = bpf_map_lookup_elem(&sources, &source);
+        if (!one)
+            return XDP_ABORTED;
+    }
+    __sync_fetch_and_add(&one->packets, entry->is.packets - entry->was.packets);
+    return XDP_PASS;
+}
+#endif
+"#;
+
+fn limiter(version: u32, migrates: bool, verdict: &str) -> Option<Artifact> {
+    let [totals, sources] = if migrates {
+        ["migrate = \"move_totals\"\n", "migrate = \"move_sources\"\n"]
+    } else {
+        [""; 2]
+    };
+    let ebpf = format!(
+        "[[ebpf.programs]]\nname = \"limit\"\nattach = \"xdp\"\ninterface = \"hs1\"\n\
+         [[ebpf.maps]]\nname = \"totals\"\ncarry = true\n{totals}\
+         [[ebpf.maps]]\nname = \"sources\"\ncarry = true\n{sources}\
+         [[ebpf.counters]]\ncounts = \"requests\"\nmap = \"totals\"\n"
+    );
+    let defines = [format!("VERSION={version}"), format!("VERDICT={verdict}")];
+    release(
+        &format!("{version}.0.0"),
+        &ebpf,
+        LIMITER,
+        &defines.each_ref().map(String::as_str),
+    )
+}
+
+/// The packets that a map counts.
+fn counted_in(map: &str) -> u64 {
+    let dump = sh(&format!("bpftool -j map dump pinned {PINS}/maps/{map}"));
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    let packets = |value: &serde_json::Value| value["packets"].as_u64().unwrap();
+    let entries = dump.as_array().unwrap().iter().map(|entry| &entry["formatted"]);
+    entries
+        .map(|entry| match entry["values"].as_array() {
+            Some(values) => values.iter().map(|value| packets(&value["value"])).sum(),
+            None => packets(&entry["value"]),
+        })
+        .sum()
+}
+
+/// The names of a map's pins.
+fn pins(map: &str) -> Vec<String> {
+    let files = std::fs::read_dir(Path::new(PINS).join("maps")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(map)).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_count_is_lost_while_a_map_grows_under_a_flood() {
+    if !inside("migrations::no_count_is_lost_while_a_map_grows_under_a_flood") {
+        return;
+    }
+    let wire = Wire::new(1);
+    for round in 0..10 {
+        let (Some(first), Some(second)) = (limiter(1, false, "XDP_PASS"), limiter(2, true, "XDP_PASS"))
+        else {
+            return;
+        };
+        let host = host(&wire);
+        let first: Arc<dyn Instance> = started(&host, first).await.unwrap();
+        first.engage();
+        let flood = wire.flood(None);
+        eventually("nothing is counted", || counted_in("totals") > 5_000);
+        let second = started(&host, second).await.unwrap();
+        second.engage();
+        assert_eq!(second.readiness(), Readiness::Ready);
+        let (was, sent) = (counted_in("totals"), flood.sent());
+        eventually("the flood stopped", || flood.sent() > sent + 2_000);
+        let sent = flood.stop();
+        let (totals, sources) = (pins("totals")[1].clone(), pins("sources")[1].clone());
+        eventually("not all packets were counted", || counted_in(&totals) >= sent);
+        let by_totals = counted_in(&totals);
+        println!(
+            "round {round}: {sent} packets, {was} of them seen by the former version: {by_totals} counted"
+        );
+        assert_eq!(by_totals, sent);
+        assert_eq!(counted_in(&sources), sent);
+        assert_eq!(
+            counted_in("totals"),
+            was,
+            "the former one's map is as it was at the switch"
+        );
+        gone(&[&first, &second]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_back_finds_the_former_map_and_its_end_leaves_one() {
+    if !inside("migrations::a_way_back_finds_the_former_map_and_its_end_leaves_one") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let (Some(first), Some(second), Some(third), Some(refuses)) = (
+        limiter(1, false, "XDP_PASS"),
+        limiter(2, true, "XDP_PASS"),
+        limiter(3, false, "XDP_PASS"),
+        limiter(4, true, "XDP_DROP"),
+    ) else {
+        return;
+    };
+    let why = |result: Result<Arc<dyn Instance>, _>| match result {
+        Ok(_) => panic!("it is loaded"),
+        Err(error) => hotswap_runtime::StartError::to_string(&error),
+    };
+    let one = started(&host, first.clone()).await.unwrap();
+    one.engage();
+    let flood = wire.flood(Some(2_000));
+    eventually("nothing is counted", || counted_in("totals") > 100);
+    // Without a program that moves entries it is refused, and says what would be right.
+    let refused = why(started(&host, third.clone()).await);
+    assert!(
+        refused.contains("name a program that moves its entries with migrate"),
+        "{refused}"
+    );
+    // One whose program doesn't take an entry isn't switched to.
+    let never = started(&host, refuses).await.unwrap();
+    never.engage();
+    let Readiness::Failing(trouble) = never.readiness() else {
+        panic!("it is at its hook")
+    };
+    assert!(
+        trouble.contains("its program returned 1 to an entry, and not XDP_PASS"),
+        "{trouble}"
+    );
+    never.dismiss();
+    never.close(std::time::Duration::ZERO).await;
+
+    let two = started(&host, second.clone()).await.unwrap();
+    two.engage();
+    let grown = pins("totals")[1].clone();
+    eventually("nothing is counted", || {
+        counted_in(&grown) > counted_in("totals") + 100
+    });
+    // Back: the former one goes on with its own map, and forward again takes over what that has then.
+    let kept = counted_in("totals");
+    one.engage();
+    eventually("nothing is counted", || counted_in("totals") > kept + 100);
+    two.engage();
+    eventually("nothing is counted", || {
+        counted_in(&grown) > counted_in("totals") + 100
+    });
+    drop(flood);
+
+    // As a process that is killed, between the switch and the former one's end.
+    std::mem::forget((one, two, host));
+    let host = crate::support::host(&wire);
+    let two = started(&host, second).await.unwrap();
+    let before = counted_in(&grown);
+    two.engage();
+    assert_eq!(counted_in(&grown), before, "nothing is moved twice");
+    let one = started(&host, first).await.unwrap();
+    one.engage();
+    two.engage();
+    assert_eq!(two.readiness(), Readiness::Ready);
+    // Who comes next has the layout that there is, whatever its name.
+    let three = started(&host, third).await.unwrap();
+    one.dismiss();
+    one.close(std::time::Duration::ZERO).await;
+    assert_eq!(pins("totals"), [grown.clone()]);
+    let before = counted_in(&grown);
+    three.engage();
+    assert_eq!(three.readiness(), Readiness::Ready);
+    assert_eq!(counted_in(&grown), before);
+    gone(&[&two, &three]).await;
+}
