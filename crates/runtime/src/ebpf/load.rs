@@ -348,7 +348,7 @@ mod tests {
         let told = told_of(&long);
         assert!(told.starts_with(&format!(
             "the end of its log, of which {} bytes come before:\n",
-            LOG_LEN_MAX + 7
+            LOG_LEN_MAX + 8
         )));
         assert!(told.len() < LOG_LEN_MAX + 100 && told.ends_with("the end"));
         assert_eq!(told_of("all"), "its log:\nall");
