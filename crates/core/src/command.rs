@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeploymentId, Digest, EnvName, ModuleName, NodeId, ReleaseRef};
 use crate::policy::Environment;
-use crate::release::Release;
+use crate::release::{Kind, Release};
 use crate::time::Millis;
 use crate::values::Values;
 
@@ -404,6 +404,20 @@ pub enum Refusal {
         /// Every node there, with what it lacks.
         nodes: Vec<String>,
     },
+    /// An environment on its way would give it a share of requests, and its kind gets none.
+    #[error(
+        "{module} doesn't route requests (it is of the kind {}), so the canary by traffic of {environment} has no share \
+         to give it; use a canary by nodes there (strategy.by = \"nodes\"), or another strategy",
+        kind.name()
+    )]
+    NoTrafficToShare {
+        /// The module.
+        module: ModuleName,
+        /// What it is.
+        kind: Kind,
+        /// The first environment on its way whose strategy needs shares of requests.
+        environment: EnvName,
+    },
     /// It can't be done in the state that things are in.
     #[error("{0}")]
     NotNow(String),
@@ -463,7 +477,8 @@ impl Refusal {
             | Self::ReleaseRevoked { .. }
             | Self::BelowMinimum { .. }
             | Self::ReleaseYanked { .. }
-            | Self::NoCapableNode { .. } => RefusalKind::Invalid,
+            | Self::NoCapableNode { .. }
+            | Self::NoTrafficToShare { .. } => RefusalKind::Invalid,
             Self::DuplicateDeployment(_)
             | Self::ReleaseConflict { .. }
             | Self::AlreadyDecided(_)
@@ -489,6 +504,7 @@ impl Refusal {
             Self::ReleaseYanked { .. } => "release_yanked",
             Self::ValuesChanged { .. } => "values_changed",
             Self::NoCapableNode { .. } => "no_capable_node",
+            Self::NoTrafficToShare { .. } => "no_traffic_to_share",
             Self::NotNow(_) => "not_now",
             Self::AlreadyDecided(_) => "already_decided",
             Self::Forbidden(_) => "forbidden",

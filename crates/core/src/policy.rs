@@ -97,6 +97,18 @@ impl Strategy {
             Self::Canary { .. } => "Canary",
         }
     }
+
+    /// Whether its operator asked for shares of requests, which kinds that don't route have none of. A canary by nodes
+    /// that is too small for it goes by traffic for kinds that route, and by nodes for the others.
+    pub fn shares_traffic(&self) -> bool {
+        matches!(
+            self,
+            Self::Canary {
+                by: CanaryBy::Traffic,
+                ..
+            }
+        )
+    }
 }
 
 /// What a canary's percentages are of.

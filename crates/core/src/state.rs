@@ -234,6 +234,14 @@ impl State {
             })
     }
 
+    /// The environments that a deployment to one passes through, in order, the target being the last.
+    pub fn environments_to(&self, target: &EnvName) -> &[Environment] {
+        let mut environments = self.environments.iter();
+        let last = environments.position(|environment| environment.name == *target);
+        let end = last.map_or(self.environments.len(), |last| last + 1);
+        &self.environments[..end]
+    }
+
     /// A pushed release by module and version.
     pub fn release(&self, module: &ModuleName, version: &semver::Version) -> Result<&Release, Refusal> {
         let found = self.modules.get(module).ok_or_else(|| Refusal::UnknownModule {

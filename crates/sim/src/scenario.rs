@@ -168,7 +168,7 @@ impl Scenario {
         let calm = profile == Profile::Calm;
         let names = ["Development", "QA", "Staging", "Production"];
         let first = rng.index(names.len());
-        let environments: Vec<Environment> = names[first..]
+        let mut environments: Vec<Environment> = names[first..]
             .iter()
             .map(|name| environment(name, calm, rng))
             .collect();
@@ -204,7 +204,10 @@ impl Scenario {
                 });
             }
         }
-        let modules = (0..rng.range(1, 2)).map(|n| module(n, profile, rng)).collect();
+        let modules: Vec<ModulePlan> = (0..rng.range(1, 2)).map(|n| module(n, profile, rng)).collect();
+        if modules.iter().any(|module| !module.kind.routes()) && rng.chance(800) {
+            environments.iter_mut().for_each(by_nodes);
+        }
         let deployments = rng.range(1, 5);
         let ends_at = rng.range(10_000, 30_000);
         let faults = if profile.breaks() {
@@ -380,6 +383,13 @@ fn environment(name: &str, calm: bool, rng: &mut Rng) -> Environment {
             .then(|| freeze(rng.range(0, 1)))
             .into_iter()
             .collect(),
+    }
+}
+
+/// What kinds that don't route can be rolled out by: they are refused where a canary goes by traffic.
+fn by_nodes(environment: &mut Environment) {
+    if let Strategy::Canary { by, .. } = &mut environment.strategy {
+        *by = CanaryBy::Nodes;
     }
 }
 

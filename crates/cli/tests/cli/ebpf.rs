@@ -196,6 +196,27 @@ fn an_object_is_begun_looked_at_and_refused_where_no_node_runs_it() {
     server.push(folder.to_str().unwrap()).exits(0);
 }
 
+#[test]
+fn a_canary_by_traffic_is_refused_with_what_to_do() {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let by_traffic = ENVIRONMENTS
+        .replace("NATIVE", "")
+        .replace("percents", "by = \"traffic\", percents");
+    std::fs::write(file.path(), by_traffic).unwrap();
+    let server = Server::start(&["--config", file.path().to_str().unwrap()]);
+    server.push(example("1.0.0").to_str().unwrap()).exits(0);
+    for command in ["plan", "deploy"] {
+        let mut asked = vec![command, MODULE, "1.0.0", "--to", "Production"];
+        if command == "deploy" {
+            asked.extend(["--email", "a@b.example"]);
+        }
+        server.run(&asked).exits(2).says(&[
+            "packet-limiter doesn't route requests (it is of the kind ebpf)",
+            "use a canary by nodes there (strategy.by = \"nodes\")",
+        ]);
+    }
+}
+
 /// A version whose program's last instruction is none.
 fn push_broken(server: &Server, version: &str) {
     let folder = server.dir.path().join(format!("broken-{version}"));

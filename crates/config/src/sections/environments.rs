@@ -67,7 +67,8 @@ section! {
         r#type: StrategyType = StrategyType::Direct,
         /// Rolling: nodes of a batch (2 if not given).
         batch: Option<u32> = None,
-        /// Canary: whether its shares are of nodes or of every node's traffic (nodes if not given).
+        /// Canary: whether its shares are of nodes or of every node's traffic (nodes if not given). Modules that answer
+        /// no requests (ebpf, kernel) are refused where it is traffic.
         by: Option<Canary> = None,
         /// Canary: growing percentages up to 100 (10, 30, 50, 100 if not given).
         percents: Option<Vec<u8>> = None,

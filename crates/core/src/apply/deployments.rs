@@ -27,15 +27,12 @@ pub(super) fn deployments(state: &mut State, event: &Event, now: Now) {
                 });
             }
             stages.extend([StageKind::Build, StageKind::Test, StageKind::SecurityScan].map(Stage::pending));
-            for environment in &state.environments {
+            for environment in state.environments_to(&request.target) {
                 let kind = StageKind::Deploy(environment.name.clone());
                 stages.push(Stage {
                     strategy: Some(environment.strategy.name().to_owned()),
                     ..Stage::pending(kind)
                 });
-                if environment.name == request.target {
-                    break;
-                }
             }
             stages.push(Stage::pending(StageKind::Validation));
             let timeout = state

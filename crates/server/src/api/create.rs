@@ -106,6 +106,10 @@ pub(super) fn location(id: DeploymentId) -> String {
 }
 
 /// Starts a deployment.
+///
+/// It is refused here where it could not go as asked: with `no_capable_node` where no node of the target can run the
+/// release, with `no_traffic_to_share` where an environment on its way has a canary by traffic and the module's kind
+/// (`ebpf`, `kernel`) answers no requests. A canary by nodes takes every kind.
 #[utoipa::path(
     post, path = "/deployments", tag = "deployments", security(("bearer" = ["Deployer"])),
     request_body = CreateDeployment,

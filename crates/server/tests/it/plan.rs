@@ -1,11 +1,14 @@
 //! A plan is what then happens.
 
+use hotswap_core::policy::{CanaryBy, Strategy};
+use hotswap_package::Package;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::agent::Fares;
 use crate::deployments::fleet;
-use crate::harness::{TestServer, deployment, package};
+use crate::harness::{TestServer, config, deployment, package};
 
 fn strings(value: &Value) -> Vec<&str> {
     value
@@ -116,4 +119,45 @@ async fn a_plan_says_what_is_in_the_way() {
         json!([{ "nodeId": "qa-a", "reason": "is drained" }])
     );
     assert_eq!(strings(&qa["steps"][0]["joins"]), ["qa-b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_without_requests_is_refused_where_a_canary_shares_them_out() {
+    const EXAMPLE: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../modules/ebpf/packet-limiter/1.0.0"
+    );
+    let dir = TempDir::new().unwrap();
+    let mut config = config(dir.path());
+    let environments = config.environments.as_mut().unwrap();
+    environments[1].strategy = Strategy::Canary {
+        by: CanaryBy::Traffic,
+        percents: vec![10, 100],
+    };
+    let server = TestServer::start_with(dir, config).await;
+    let read = |name: &str| std::fs::read(format!("{EXAMPLE}/{name}")).unwrap();
+    let package_of_ebpf = Package::assemble(&read("module.toml"), &read("packet-limiter.o")).unwrap();
+    server.push(&package_of_ebpf).await;
+    server.push(&package("pay", "1.0.0")).await;
+    for path in ["/api/v1/deployments/plan", "/api/v1/deployments"] {
+        for target in ["QA", "Production"] {
+            let (status, body) = server
+                .post(path, &deployment("packet-limiter", "1.0.0", target))
+                .await;
+            assert_eq!(
+                (status, &body["code"]),
+                (StatusCode::BAD_REQUEST, &json!("no_traffic_to_share")),
+                "{path} to {target}: {body:#}"
+            );
+            assert_eq!(
+                body["error"],
+                "packet-limiter doesn't route requests (it is of the kind ebpf), so the canary by traffic of QA has \
+                 no share to give it; use a canary by nodes there (strategy.by = \"nodes\"), or another strategy"
+            );
+        }
+        for (module, target) in [("packet-limiter", "Development"), ("pay", "Production")] {
+            let (status, body) = server.post(path, &deployment(module, "1.0.0", target)).await;
+            assert!(status.is_success(), "{path} of {module} to {target}: {body:#}");
+        }
+    }
 }

@@ -76,6 +76,17 @@ pub(super) fn deploy(
                 .collect(),
         });
     }
+    // Judged where somebody can still choose: a rollout that meets such a strategy later goes by nodes.
+    let mut way = state.environments_to(&request.target).iter();
+    if !pushed.kind.routes()
+        && let Some(environment) = way.find(|environment| environment.strategy.shares_traffic())
+    {
+        return Err(Refusal::NoTrafficToShare {
+            module: request.module.clone(),
+            kind: pushed.kind,
+            environment: environment.name.clone(),
+        });
+    }
     if state.deployment(&request.id).is_some() {
         return Err(Refusal::DuplicateDeployment(request.id));
     }
