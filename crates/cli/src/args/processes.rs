@@ -177,6 +177,12 @@ pub(crate) struct Demo {
     /// Leave the story out: the fleet waits for you
     #[arg(long)]
     pub(crate) idle: bool,
+    /// Show one hot swap of each kind of module that this machine can run, then leave
+    #[arg(long, conflicts_with_all = ["idle", "data"])]
+    pub(crate) kinds: bool,
+    /// With --kinds: load the example kernel modules, built in DIR, into this machine's own kernel
+    #[arg(long, value_name = "DIR", requires = "kinds")]
+    pub(crate) allow_kernel_modules: Option<PathBuf>,
     /// The API's port on 127.0.0.1; 0 picks a free one
     #[arg(long, default_value_t = 5000)]
     pub(crate) port: u16,

@@ -42,8 +42,18 @@ impl Data {
     }
 }
 
+/// What a server that didn't start is told as.
+pub(super) fn start_problem(error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Listen { .. } => Problem::failed(error.to_string())
+            .next("`--port 0` picks a free port for the demo, `--port N` another")
+            .into(),
+        error => error.into(),
+    }
+}
+
 /// A root and a signer of the demo's own: made anew, or found where the folder is an earlier demo's.
-fn trust(dir: &Path) -> anyhow::Result<(Gate, SigningIdentity)> {
+pub(super) fn trust(dir: &Path) -> anyhow::Result<(Gate, SigningIdentity)> {
     let trust_file = dir.join(signing::TRUST_FILE);
     if !trust_file.exists() {
         signing::make_trust(dir, "Hotswap demo signer")?;
@@ -52,7 +62,11 @@ fn trust(dir: &Path) -> anyhow::Result<(Gate, SigningIdentity)> {
 }
 
 /// What an environment's nodes join by: as many as it has, within the hour.
-async fn join_token(client: &Client, environment: &str, nodes: usize) -> anyhow::Result<JoinToken> {
+pub(super) async fn join_token(
+    client: &Client,
+    environment: &str,
+    nodes: usize,
+) -> anyhow::Result<JoinToken> {
     let body = json!({ "environment": environment, "uses": nodes, "nodes": format!("{}-*", environment.to_lowercase()) });
     let answer = client.post(&["join-tokens"], Some(&body)).await?;
     let token = answer["token"].as_str().unwrap_or_default();
@@ -101,15 +115,7 @@ impl Fleet {
         config.heartbeat = HEARTBEAT;
         config.heartbeat_timeout = HEARTBEAT * HEARTBEATS_MISSED_MAX;
         let runtime: Arc<dyn Runtime> = Arc::<WasmHost>::clone(&host);
-        let server = Server::start(config, runtime)
-            .await
-            .map_err(|error| match error {
-                StartError::Listen { .. } => anyhow::Error::from(
-                    Problem::failed(error.to_string())
-                        .next("`--port 0` picks a free port for the demo, `--port N` another"),
-                ),
-                error => error.into(),
-            })?;
+        let server = Server::start(config, runtime).await.map_err(start_problem)?;
         Ok(Self {
             server,
             agents: Vec::new(),

@@ -5,6 +5,7 @@
 
 mod director;
 mod fleet;
+mod kinds;
 mod modules;
 mod policy;
 mod story;
@@ -32,6 +33,9 @@ use traffic::Traffic;
 /// # Errors
 /// It could not start, or something failed that should not.
 pub(crate) async fn run(args: &Demo, output: &Output) -> anyhow::Result<Exit> {
+    if args.kinds {
+        return kinds::run(args, output).await;
+    }
     crate::commands::serving::start_logs_if_asked()?;
     let mut interrupted = std::pin::pin!(crate::commands::serving::asked_to_stop()?);
     let mut fleet = Fleet::start_server(args.data.as_deref(), args.port).await?;

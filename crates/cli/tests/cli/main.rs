@@ -1,6 +1,7 @@
 //! The real binary, from outside: what it writes, and how it exits.
 
 mod console;
+mod demo;
 mod ebpf;
 mod faults;
 mod fleet;
