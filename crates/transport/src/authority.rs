@@ -24,8 +24,9 @@ pub const CERTIFICATE_FILE: &str = "authority.pem";
 const KEY_FILE: &str = "authority.key";
 /// How long an authority holds.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Certificates begin this long before they are made, for machines whose clocks differ.
-const BACKDATED: Duration = Duration::from_secs(3_600);
+/// Certificates begin this long before they are made, for machines whose clocks differ: one that takes its local time
+/// for UTC is up to 14 hours behind. Nothing is lost by it, as the key was not there before.
+const BACKDATED: Duration = Duration::from_secs(86_400);
 /// Random bytes of a serial number.
 const SERIAL_BYTES: usize = 16;
 

@@ -24,6 +24,14 @@ use super::https;
 use crate::args::{self, Global, Layers};
 use crate::problem::Problem;
 
+/// Where the engine's bindings write out the arguments and results of every call of a module: customers' requests, and
+/// the secrets among the module's variables.
+const WITHOUT_CALLS: [&str; 4] = [
+    "wasmtime_wasi::p2::bindings=debug",
+    "wasmtime_wasi::p3::bindings=debug",
+    "wasmtime_wasi_http::p2::bindings=debug",
+    "wasmtime_wasi_http::p3::bindings=debug",
+];
 /// A join token itself.
 const JOIN_TOKEN_VARIABLE: &str = "HOTSWAP_JOIN_TOKEN";
 
@@ -268,10 +276,15 @@ fn problem(error: &ConfigError) -> Problem {
         .details(error.faults().iter().map(ToString::to_string).collect())
 }
 
-/// What is logged.
+/// What is logged: never what a module is told and answers, which the engine's bindings write out at the widest level.
 pub(crate) fn log_filter(loaded: &Loaded) -> Result<EnvFilter, Problem> {
     let filter = &loaded.config.log.filter;
-    EnvFilter::try_new(filter).map_err(|error| {
+    let parsed = EnvFilter::try_new(filter).map(|filter| {
+        WITHOUT_CALLS.iter().fold(filter, |filter, directive| {
+            filter.add_directive(directive.parse().expect("a literal directive is valid"))
+        })
+    });
+    parsed.map_err(|error| {
         Problem::usage(format!(
             "log.filter is {filter:?}: {error}; it should be a level such as info, or levels by crate such as \
              info,hotswap_agent=debug"

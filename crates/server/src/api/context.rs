@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use hotswap_core::trace::TraceParent;
 use uuid::Uuid;
@@ -44,6 +44,20 @@ pub(super) async fn in_context(State(api): Shared, mut request: Request, next: N
     response
 }
 
+/// Lets what may change something come to its end, also where its client goes away meanwhile: a change that is durable
+/// has to be in memory, too. Reading stops at once.
+pub(super) async fn to_the_end(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        // The process is ending.
+        Err(_) => ApiError::internal_hidden().into_response(),
+    }
+}
+
 /// A trace id of one's own.
 pub(super) fn new_trace() -> String {
     Uuid::new_v4().simple().to_string()
@@ -57,7 +71,41 @@ fn trace_of(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::routing::post;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_change_comes_to_its_end_without_its_client() {
+        let (begun, begins) = oneshot::channel::<()>();
+        let (go_on, goes_on) = oneshot::channel::<()>();
+        let (ended, ends) = oneshot::channel::<()>();
+        let steps = Arc::new(Mutex::new(Some((begun, goes_on, ended))));
+        let handler = move || async move {
+            let (begun, goes_on, ended) = steps.lock().unwrap().take().expect("it is asked once");
+            begun.send(()).unwrap();
+            goes_on.await.unwrap();
+            ended.send(()).unwrap();
+        };
+        let router = Router::new()
+            .route("/", post(handler))
+            .layer(axum::middleware::from_fn(to_the_end));
+        let request = Request::post("/").body(axum::body::Body::empty()).unwrap();
+        let mut asking = Box::pin(TowerToHyperService::new(router).call(request));
+        tokio::select! {
+            _ = &mut asking => panic!("it waits"),
+            begun = begins => begun.unwrap(),
+        }
+        drop(asking);
+        go_on.send(()).expect("the handler is still there");
+        ends.await.expect("and comes to its end");
+    }
 
     #[test]
     fn only_a_valid_traceparent_is_joined() {

@@ -262,6 +262,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(console::routes())
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(axum::middleware::from_fn(context::to_the_end))
         .layer(axum::middleware::from_fn_with_state(guard, guard::guarded))
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(&api),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub fn backup(data_dir: &Path, to: &Path) -> Result<(PathBuf, Contents), BackupE
     let aside = TempDir::new_in(folder).map_err(of_file("create a file in", folder))?;
     let database = aside.path().join(DATABASE_FILE);
     let copied = copy_database(&data_dir.join(DATABASE_FILE), &database)?;
+    // Keys are in it: it is its owner's alone, also where the archive is unpacked by hand.
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o600))
+        .map_err(of_file("create a file in", folder))?;
 
     let mut archive = tar::Builder::new(BufWriter::new(
         NamedTempFile::new_in(folder).map_err(of_file("create a file in", folder))?,

@@ -81,7 +81,7 @@ impl Enrolment {
         from: &Source,
         once: Option<Once<JoinToken>>,
     ) -> Result<IssuedJoinToken, AccessError> {
-        let _change = self.changing.lock().await;
+        let turn = self.changes.turn().await;
         if self.credentials.tokens().len() >= JOIN_TOKENS_MAX {
             return Err(AccessError::Conflict(format!(
                 "there are {JOIN_TOKENS_MAX} join tokens, the most there may be; revoke some"
@@ -114,7 +114,7 @@ impl Enrolment {
         ));
         let mut changes = vec![EnrolmentChange::PutToken(Box::new(record.clone()))];
         changes.extend(once.map(|once| EnrolmentChange::PutAnswer(once(&record))));
-        self.change(changes, vec![said]).await?;
+        self.changes.make(turn, changes, vec![said]).await?;
         let token = token.text().as_str().into();
         Ok(IssuedJoinToken { token, record })
     }
@@ -124,14 +124,15 @@ impl Enrolment {
     /// # Errors
     /// There is none.
     pub async fn revoke_token(&self, actor: &Actor, id: Uuid, from: &Source) -> Result<(), AccessError> {
-        let _change = self.changing.lock().await;
+        let turn = self.changes.turn().await;
         let token = self.credentials.token(&id);
         let token = token.ok_or_else(|| AccessError::NotFound(format!("there is no join token {id}")))?;
         let said = entry(wall_now(), AuditKind::Token, "revokeJoinToken", Some(actor), from).detail(format!(
             "{id} for {}, used {} times",
             token.environment, token.uses
         ));
-        self.change(vec![EnrolmentChange::EndToken(id)], vec![said])
+        self.changes
+            .make(turn, vec![EnrolmentChange::EndToken(id)], vec![said])
             .await?;
         Ok(())
     }
@@ -148,7 +149,7 @@ impl Enrolment {
         from: &Source,
         once: Option<Once<Vec<NodeCertificate>>>,
     ) -> Result<Vec<NodeCertificate>, AccessError> {
-        let _change = self.changing.lock().await;
+        let turn = self.changes.turn().await;
         let now = wall_now();
         let known = self.world.state().nodes.contains_key(node);
         if !known && self.credentials.newest(node).is_none() {
@@ -162,7 +163,7 @@ impl Enrolment {
             .detail(format!("{node}: certificates {}", serials.join(", ")));
         let mut changes = vec![EnrolmentChange::Revoke(node.clone(), now)];
         changes.extend(once.map(|once| EnrolmentChange::PutAnswer(once(&held))));
-        self.change(changes, vec![said]).await?;
+        self.changes.make(turn, changes, vec![said]).await?;
         self.counts.revocations.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%node, by = actor.subject, "a node's certificates are revoked");
         Ok(held)

@@ -41,7 +41,7 @@ impl Credentials {
         }
         known.revocations.extend(records.revocations);
         for certificate in records.certificates {
-            known.put(certificate, &Origin::Join);
+            known.keep(certificate);
         }
         let revoked = Arc::new(ArcSwap::from_pointee(known.revoked_serials()));
         Self {
@@ -110,6 +110,11 @@ impl Credentials {
         self.known.read().certificates.get(serial).cloned()
     }
 
+    /// When a node's certificates were last revoked.
+    pub(super) fn revocation(&self, node: &NodeId) -> Option<WallTime> {
+        self.known.read().revocations.get(node).copied()
+    }
+
     /// A node's certificates that hold, the newest last.
     pub fn live(&self, node: &NodeId, now: WallTime) -> Vec<NodeCertificate> {
         let known = self.known.read();
@@ -156,7 +161,7 @@ impl Known {
     fn put(&mut self, mut certificate: NodeCertificate, origin: &Origin) {
         let revoked = self.revocations.get(&certificate.node).copied();
         let since = match origin {
-            Origin::Join => revoked.filter(|at| *at > certificate.issued),
+            Origin::Join { knowing } => revoked.filter(|at| Some(*at) != *knowing),
             Origin::Renewal(of) => match self.certificates.get(of) {
                 Some(of) => of.revoked,
                 None => revoked,
@@ -164,6 +169,10 @@ impl Known {
             Origin::Unrecorded => revoked,
         };
         certificate.revoked = certificate.revoked.or(since);
+        self.keep(certificate);
+    }
+
+    fn keep(&mut self, certificate: NodeCertificate) {
         self.by_node
             .entry(certificate.node.clone())
             .or_default()
@@ -182,7 +191,8 @@ impl Known {
                         certificate.revoked.get_or_insert(at);
                     }
                 }
-                self.revocations.insert(node, at);
+                let newest = self.revocations.entry(node).or_insert(at);
+                *newest = at.max(*newest);
             }
             EnrolmentChange::Forget(expired, revoked) => {
                 self.certificates.retain(|_, of| of.expires >= expired);
@@ -200,5 +210,69 @@ impl Known {
     fn revoked_serials(&self) -> BTreeSet<Serial> {
         let revoked = self.certificates.values().filter(|of| of.revoked.is_some());
         revoked.map(|of| of.serial.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hotswap_core::time::Millis;
+    use hotswap_transport::KeyId;
+
+    use super::*;
+    use crate::store::{EnrolmentStore as _, SqliteStore};
+
+    const NOW: WallTime = WallTime(1_000_000);
+
+    fn node() -> NodeId {
+        "node-1".parse().unwrap()
+    }
+
+    fn joined(serial: &str, knowing: Option<WallTime>) -> EnrolmentChange {
+        let certificate = NodeCertificate {
+            serial: serial.parse().unwrap(),
+            node: node(),
+            environment: "QA".parse().unwrap(),
+            key: KeyId::known("a key"),
+            token: None,
+            issued: NOW,
+            expires: NOW + Millis(60_000),
+            revoked: None,
+        };
+        EnrolmentChange::PutCertificate(Box::new(certificate), Origin::Join { knowing })
+    }
+
+    /// Which certificates stand after these changes: in memory, and after another start.
+    async fn standing(changes: Vec<EnrolmentChange>) -> [Vec<String>; 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let first = Credentials::new(EnrolmentRecords::default());
+        store.change_enrolment(changes.clone(), Vec::new()).await.unwrap();
+        first.apply(changes);
+        let again = Credentials::new(store.load_enrolment().await.unwrap());
+        [first, again].map(|credentials| {
+            let live = credentials.live(&node(), NOW);
+            let mut live: Vec<_> = live.iter().map(|of| of.serial.to_string()).collect();
+            live.sort();
+            live
+        })
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_at_a_revocation_revokes_nothing_that_comes_after_it() {
+        let ahead = NOW + Millis(600_000);
+        let changes = vec![
+            joined("01", None),
+            EnrolmentChange::Revoke(node(), ahead),
+            joined("02", Some(ahead)),
+        ];
+        assert_eq!(standing(changes).await, [["02"], ["02"]]);
+    }
+
+    #[tokio::test]
+    async fn a_revocation_that_overtakes_a_join_revokes_it_whatever_the_clock_said() {
+        for at in [NOW, WallTime(NOW.0 - 600_000), NOW + Millis(600_000)] {
+            let changes = vec![EnrolmentChange::Revoke(node(), at), joined("01", None)];
+            assert_eq!(standing(changes).await, [[""; 0], [""; 0]], "{at:?}");
+        }
     }
 }

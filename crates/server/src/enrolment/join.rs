@@ -7,6 +7,7 @@ use hotswap_core::time::{Millis, WallTime};
 use hotswap_transport::{AuthorityError, KeyId, NodeIdentity, Serial};
 use uuid::Uuid;
 
+use super::changes::Turn;
 use super::model::{EnrolmentChange, JoinToken, NodeCertificate, Origin};
 use super::peer::NodePeer;
 use super::refusal::Refusal;
@@ -51,7 +52,7 @@ impl Enrolment {
         request: &[u8],
         from: Option<IpAddr>,
     ) -> Result<Grant, Refusal> {
-        let _change = self.changing.lock().await;
+        let turn = self.changes.turn().await;
         let now = wall_now();
         let mut token = self.known_token(token).ok_or(Refusal::TokenUnknown)?;
         let node: NodeId = node.parse()?;
@@ -87,6 +88,7 @@ impl Enrolment {
         };
         let granted = self
             .grant(
+                turn,
                 (node, token.environment.clone()),
                 (request, key),
                 Given::Against(token.id),
@@ -143,7 +145,7 @@ impl Enrolment {
         request: &[u8],
         from: Option<IpAddr>,
     ) -> Result<Grant, Refusal> {
-        let _change = self.changing.lock().await;
+        let turn = self.changes.turn().await;
         // Once more under the lock: a revocation may have come first.
         self.check(peer)?;
         let now = wall_now();
@@ -164,6 +166,7 @@ impl Enrolment {
         };
         let granted = self
             .grant(
+                turn,
                 (node, environment),
                 (request, key),
                 Given::Renewing(peer.serial()),
@@ -179,6 +182,7 @@ impl Enrolment {
     /// Issues, makes it durable with what else changes, and only then gives it out.
     async fn grant(
         &self,
+        turn: Turn,
         (node, environment): (NodeId, EnvName),
         (request, key): (&[u8], KeyId),
         given: Given,
@@ -186,7 +190,10 @@ impl Enrolment {
         now: WallTime,
     ) -> Result<Granted, Refusal> {
         let (token, origin) = match given {
-            Given::Against(token) => (Some(token), Origin::Join),
+            Given::Against(token) => {
+                let knowing = self.credentials.revocation(&node);
+                (Some(token), Origin::Join { knowing })
+            }
             Given::Renewing(former) => (None, Origin::Renewal(former)),
         };
         let who = NodeIdentity {
@@ -226,7 +233,7 @@ impl Enrolment {
         ));
         let renew_in = renew_in(&certificate, now);
         changes.push(EnrolmentChange::PutCertificate(Box::new(certificate), origin));
-        self.change(changes, vec![said]).await?;
+        self.changes.make(turn, changes, vec![said]).await?;
         let chain = issued.chain_pem;
         Ok(Granted {
             serial: issued.serial,
@@ -241,13 +248,20 @@ impl Enrolment {
     /// # Errors
     /// The store failed.
     pub async fn seen(&self, peer: &NodePeer) -> Result<Millis, Refusal> {
-        let now = wall_now();
-        if let Some(known) = self.credentials.certificate(&peer.serial()) {
-            return Ok(renew_in(&known, now));
+        let known = |now| {
+            let known = self.credentials.certificate(&peer.serial());
+            known.map(|known| renew_in(&known, now))
+        };
+        if let Some(renew_in) = known(wall_now()) {
+            return Ok(renew_in);
         }
-        let _change = self.changing.lock().await;
-        // Once more under the lock: a revocation may have come first.
+        let turn = self.changes.turn().await;
+        let now = wall_now();
+        // Once more under the lock: a revocation, or another session of the node, may have come first.
         self.check(peer)?;
+        if let Some(renew_in) = known(now) {
+            return Ok(renew_in);
+        }
         let certificate = NodeCertificate {
             serial: peer.serial(),
             node: peer.node().clone(),
@@ -267,7 +281,7 @@ impl Enrolment {
             Box::new(certificate),
             Origin::Unrecorded,
         )];
-        self.change(changes, vec![said]).await?;
+        self.changes.make(turn, changes, vec![said]).await?;
         Ok(renew_in)
     }
 }

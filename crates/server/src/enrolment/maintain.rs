@@ -35,7 +35,7 @@ pub async fn maintain(enrolment: Arc<Enrolment>, shutdown: CancellationToken) {
 
 impl Enrolment {
     async fn forget(&self) -> Result<(), StoreError> {
-        let _change = self.changing.lock().await;
+        let turn = self.changes.turn().await;
         let now = wall_now();
         let tokens = self.credentials.tokens();
         let over = tokens.iter().filter(|token| token.expires + TOKENS_KEPT <= now);
@@ -43,6 +43,6 @@ impl Enrolment {
         // No certificate of before a revocation lives longer.
         let longest = millis(NODE_CERTIFICATE_LIFETIMES.1);
         changes.push(EnrolmentChange::Forget(now - EXPIRED_KEPT, now - longest));
-        self.change(changes, Vec::new()).await
+        self.changes.make(turn, changes, Vec::new()).await
     }
 }

@@ -5,6 +5,7 @@
 //! before a certificate is given out or a revocation is acknowledged; and in memory, so that nobody is let in by a query.
 
 mod admin;
+mod changes;
 mod credentials;
 mod join;
 mod maintain;
@@ -20,11 +21,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use hotswap_core::time::{Millis, WallTime};
 use hotswap_transport::{Authority, Serial};
-use tokio::sync::Mutex;
 
-use crate::audit::AuditEntry;
 use crate::driver::World;
-use crate::store::{EnrolmentStore, StoreError};
+use crate::store::EnrolmentStore;
+
+use changes::Changes;
 
 pub use admin::{
     IssuedJoinToken, JOIN_TOKEN_LIFETIME_DEFAULT, JOIN_TOKEN_LIFETIME_MAX, JOIN_TOKEN_USES_MAX,
@@ -51,12 +52,10 @@ pub const CERTIFICATES_PER_NODE_MAX: usize = 16;
 /// Lets nodes in.
 pub struct Enrolment {
     authority: Arc<Authority>,
-    store: Arc<dyn EnrolmentStore>,
     credentials: Arc<Credentials>,
+    changes: Changes,
     world: Arc<World>,
     lifetime: Duration,
-    /// One change at a time: what it is based on is still so when it is made.
-    changing: Mutex<()>,
     counts: Counts,
 }
 
@@ -110,11 +109,10 @@ impl Enrolment {
     ) -> Self {
         Self {
             authority,
-            store,
+            changes: Changes::new(store, Arc::clone(&credentials)),
             credentials,
             world,
             lifetime,
-            changing: Mutex::default(),
             counts: Counts::default(),
         }
     }
@@ -137,13 +135,6 @@ impl Enrolment {
     /// What happened since this process started.
     pub fn counts(&self) -> &Counts {
         &self.counts
-    }
-
-    /// Changes and their entries, durable first, then in memory.
-    async fn change(&self, changes: Vec<EnrolmentChange>, audit: Vec<AuditEntry>) -> Result<(), StoreError> {
-        self.store.change_enrolment(changes.clone(), audit).await?;
-        self.credentials.apply(changes);
-        Ok(())
     }
 }
 

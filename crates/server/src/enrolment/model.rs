@@ -76,8 +76,12 @@ pub struct EnrolmentRecords {
 /// Where a certificate comes from. Whatever revoked that, while this one was on its way, revokes this one, too.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// A join: it begins anew.
-    Join,
+    /// A join: it begins anew, unless its node was revoked since it was granted. By what was known then, not by the time:
+    /// a clock that was ahead at the revocation would revoke all that comes after it, too.
+    Join {
+        /// The node's revocation that was known when it was granted.
+        knowing: Option<WallTime>,
+    },
     /// A renewal of another.
     Renewal(Serial),
     /// It was not in the records: good unless its node was ever revoked.

@@ -3,11 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hotswap_core::report::NodeReport;
 use hotswap_transport::{self as transport, certificate_refused};
 use tonic::Status;
 
+use super::telling::Tell;
 use super::{Caller, Fleet};
 use crate::audit::{AuditEntry, AuditKind};
 use crate::clock::wall_now;
@@ -73,7 +75,22 @@ impl Fleet {
             ..said
         };
         self.access.note(said.outcome(code).detail(why));
+        self.tell(address, code, why);
+    }
+
+    /// Puts a refusal into the log, unless it is one of a flood.
+    fn tell(&self, address: SocketAddr, code: &str, why: &str) {
+        let tell = self.telling.next(Instant::now());
+        if tell == Tell::Nothing {
+            tracing::debug!(%address, code, "{why}");
+            return;
+        }
         tracing::warn!(%address, code, "{why}");
+        if tell == Tell::ItAsTheLast {
+            tracing::warn!(
+                "many are refused: for the rest of this minute only the audit log and the metrics count them"
+            );
+        }
     }
 
     /// A refusal, in the audit log and as its caller gets it.
@@ -90,7 +107,7 @@ impl Fleet {
         };
         self.access
             .note(said.outcome(refusal.code()).detail(format!("{node}{refusal}")));
-        tracing::warn!(address = %caller.address, code = refusal.code(), "{node}{refusal}");
+        self.tell(caller.address, refusal.code(), &format!("{node}{refusal}"));
         refusal.into()
     }
 }

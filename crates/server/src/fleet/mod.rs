@@ -5,6 +5,7 @@ mod artifacts;
 mod listen;
 mod outbox;
 mod service;
+mod telling;
 
 pub use listen::{AgentStream, Caller, Door, incoming, keep_certificate};
 pub use outbox::Outbox;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _, stream};
 use hotswap_core::ids::NodeId;
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::artifacts;
+use super::telling::Telling;
 use super::{Caller, Outbox};
 use crate::access::Access;
 use crate::clock::millis;
@@ -38,6 +39,7 @@ pub struct Fleet {
     pub(super) access: Arc<Access>,
     heartbeat: Millis,
     sessions: AtomicU64,
+    pub(super) telling: Telling,
 }
 
 type Messages = Pin<Box<dyn Stream<Item = Result<pb::ServerMessage, Status>> + Send>>;
@@ -58,6 +60,7 @@ impl Fleet {
             access,
             heartbeat: millis(heartbeat),
             sessions: AtomicU64::new(0),
+            telling: Telling::new(Instant::now()),
         }
     }
 

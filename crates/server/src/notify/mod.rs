@@ -65,8 +65,8 @@ impl fmt::Debug for Webhook {
 /// Why an endpoint can't be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
-    /// The address.
-    #[error("a webhook must be http://HOST/…, https://HOST/… or slack+https://HOST/…, not {0:?}")]
+    /// The address: as much of it as holds no secret.
+    #[error("a webhook must be http://HOST/…, https://HOST/… or slack+https://HOST/…, not {0}")]
     Url(String),
     /// The secret.
     #[error("a webhook's secret must have at least {SECRET_LEN_MIN} characters")]
@@ -87,7 +87,7 @@ impl FromStr for Webhook {
             Some(url) => (url, Format::Slack),
             None => (text, Format::Json),
         };
-        let faulty = || WebhookError::Url(text.to_owned());
+        let faulty = || WebhookError::Url(shown(text));
         let parsed: http::Uri = url.parse().map_err(|_| faulty())?;
         let known = matches!(parsed.scheme_str(), Some("http" | "https"));
         if !known || parsed.host().is_none_or(str::is_empty) {
@@ -98,6 +98,18 @@ impl FromStr for Webhook {
             format,
             secret: None,
         })
+    }
+}
+
+/// An address that is none, as it may be shown: without its path and without who logs in.
+fn shown(text: &str) -> String {
+    match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}/…")
+        }
+        None => "an address without ://".to_owned(),
     }
 }
 
@@ -225,12 +237,15 @@ mod tests {
         assert!(!format!("{slack:?}").contains("secret"));
         let plain: Webhook = "http://127.0.0.1:9/x".parse().unwrap();
         assert_eq!(plain.format, Format::Json);
-        for bad in ["", "hooks.example/x", "ftp://x/y", "slack+", "http://"] {
-            assert_eq!(
-                bad.parse::<Webhook>(),
-                Err(WebhookError::Url(bad.to_owned())),
-                "{bad}"
-            );
+        for (bad, shown) in [
+            ("", "without ://"),
+            ("hooks.example/x", "without ://"),
+            ("slack+", "without ://"),
+            ("http://", "http:///…"),
+            ("ftp://me:secret@x/y?secret", "ftp://x/…"),
+        ] {
+            let error = bad.parse::<Webhook>().unwrap_err().to_string();
+            assert!(error.contains(shown) && !error.contains("secret"), "{error}");
         }
         let twice = Webhook::validate_all(&[plain.clone(), plain.clone()]).unwrap_err();
         assert!(matches!(twice, WebhookError::Twice(_)));

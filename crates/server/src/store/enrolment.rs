@@ -83,9 +83,12 @@ fn put(transaction: &Transaction<'_>, change: &EnrolmentChange) -> Result<(), St
         }
         EnrolmentChange::PutCertificate(of, origin) => {
             let revoked = match origin {
-                Origin::Join => of.revoked.map(|at| signed(at.0)),
-                Origin::Renewal(former) => revoked_with(transaction, Some(former), &of.node)?,
-                Origin::Unrecorded => revoked_with(transaction, None, &of.node)?,
+                Origin::Join { knowing } => {
+                    let knowing = knowing.map(|at| signed(at.0));
+                    revocation_of(transaction, &of.node)?.filter(|at| Some(*at) != knowing)
+                }
+                Origin::Renewal(former) => revoked_with(transaction, former, &of.node)?,
+                Origin::Unrecorded => revocation_of(transaction, &of.node)?,
             };
             transaction.execute(
                 "insert into node_certificate (serial, node, environment, key, token, issued, expires, revoked)
@@ -117,30 +120,33 @@ fn put(transaction: &Transaction<'_>, change: &EnrolmentChange) -> Result<(), St
     Ok(())
 }
 
-/// Since when a certificate is refused that follows another, or that the records don't know.
+/// Since when a certificate is refused that follows another.
 fn revoked_with(
     transaction: &Transaction<'_>,
-    former: Option<&Serial>,
+    former: &Serial,
     node: &NodeId,
 ) -> Result<Option<i64>, StoreError> {
-    if let Some(former) = former {
-        let known = transaction
-            .query_row(
-                "select revoked from node_certificate where serial = ?1",
-                [former.to_string()],
-                |row| row.get(0),
-            )
-            .optional()?;
-        if let Some(revoked) = known {
-            return Ok(revoked);
-        }
+    let known = transaction
+        .query_row(
+            "select revoked from node_certificate where serial = ?1",
+            [former.to_string()],
+            |row| row.get(0),
+        )
+        .optional()?;
+    match known {
+        Some(revoked) => Ok(revoked),
+        None => revocation_of(transaction, node),
     }
-    let of_node = transaction.query_row(
+}
+
+/// When a node's certificates were last revoked.
+fn revocation_of(transaction: &Transaction<'_>, node: &NodeId) -> Result<Option<i64>, StoreError> {
+    let at = transaction.query_row(
         "select at from node_revocation where node = ?1",
         [node.as_str()],
         |row| row.get(0),
     );
-    Ok(of_node.optional()?)
+    Ok(at.optional()?)
 }
 
 /// A node that is removed is let in by none of its certificates again: in the removal's own transaction.
@@ -159,7 +165,8 @@ fn revoke(transaction: &Transaction<'_>, node: &NodeId, at: WallTime) -> Result<
         params![node.as_str(), signed(at.0)],
     )?;
     transaction.execute(
-        "insert or replace into node_revocation (node, at) values (?1, ?2)",
+        "insert into node_revocation (node, at) values (?1, ?2)
+         on conflict (node) do update set at = max(at, excluded.at)",
         params![node.as_str(), signed(at.0)],
     )?;
     Ok(())

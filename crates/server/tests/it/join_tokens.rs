@@ -186,14 +186,15 @@ async fn what_follows_a_revoked_certificate_is_revoked_whoever_came_first() {
         EnrolmentChange::PutCertificate(Box::new(certificate(serial, issued)), origin)
     };
     let renewal = |of: &str| Origin::Renewal(of.parse().unwrap());
+    let knowing = Some(WallTime(20));
     let changes = vec![
-        put("01", 10, Origin::Join),
+        put("01", 10, Origin::Join { knowing: None }),
         EnrolmentChange::Revoke("qa-1".parse().unwrap(), WallTime(20)),
         // It was under way when the node was revoked; its time is of after that.
         put("02", 21, renewal("01")),
         put("03", 21, renewal("ff")),
         put("04", 21, Origin::Unrecorded),
-        put("05", 22, Origin::Join),
+        put("05", 22, Origin::Join { knowing }),
         put("06", 23, renewal("05")),
     ];
     let dir = TempDir::new().unwrap();
