@@ -9,6 +9,7 @@ mod kernel;
 mod native;
 mod operation;
 mod people;
+mod secrets;
 mod sight;
 mod signing;
 mod support;
