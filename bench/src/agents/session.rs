@@ -1,6 +1,5 @@
 //! One agent's session.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,26 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::node::Node;
 use super::swarm::Shared;
 
 /// Reports under way at once, as an agent has them.
 const REPORTS_QUEUED_MAX: usize = 4;
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(60);
-/// An agent asks a silent line this often whether it stands; the same here, or memory and time would not be real.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
-
-/// A line of its own to the server. Everything about how a node's connection is secured is here.
-async fn connect(server: SocketAddr) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{server}"))?
-        .connect_timeout(CONNECT_TIME_MAX)
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    Ok(endpoint.connect().await?)
-}
 
 /// A session that the server has accepted.
 pub(super) struct Session {
@@ -40,9 +26,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects, says everything once, and waits for the server's first word.
-    pub(super) async fn open(server: SocketAddr, mut node: Node) -> Result<Self> {
-        let channel = connect(server).await?;
+    /// Says everything once, and waits for the server's first word.
+    pub(super) async fn open(channel: Channel, mut node: Node) -> Result<Self> {
         let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (reports, outgoing) = mpsc::channel(REPORTS_QUEUED_MAX);
         reports.send(node.hello()).await?;

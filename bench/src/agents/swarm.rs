@@ -1,6 +1,5 @@
 //! All nodes of a fleet, in one process.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use hotswap_core::spec::NodeSpec;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use super::line::{Lines, name};
 use super::node::Node;
 use super::session::Session;
 
@@ -85,7 +85,8 @@ fn serves(spec: &NodeSpec, module: &ModuleName) -> Option<semver::Version> {
 
 impl Swarm {
     /// Opens so many sessions.
-    pub(crate) async fn open(server: SocketAddr, nodes: usize) -> Result<Self> {
+    pub(crate) async fn open(lines: Lines, nodes: usize) -> Result<Self> {
+        let lines = Arc::new(lines);
         let (pace, paced) = watch::channel(None);
         let shared = Arc::new(Shared {
             pace: paced,
@@ -105,10 +106,10 @@ impl Swarm {
         let mut opening = Vec::new();
         for number in 0..nodes {
             let place = Arc::clone(&places).acquire_owned().await?;
-            let node = Node::new(format!("node-{number:05}").parse()?, number as f64 / nodes as f64);
-            let shared = Arc::clone(&shared);
+            let node = Node::new(name(number).parse()?, number as f64 / nodes as f64);
+            let (shared, lines) = (Arc::clone(&shared), Arc::clone(&lines));
             opening.push(tokio::spawn(async move {
-                let session = Session::open(server, node).await;
+                let session = Session::open(lines.open(number).await?, node).await;
                 drop(place);
                 let session = session?;
                 tokio::spawn(async move {

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use hotswap_core::time::Millis;
+use anyhow::{Context as _, Result};
 use tokio::time::Instant;
 
 use super::Setting;
-use crate::agents::{Swarm, raise_open_files};
+use crate::agents::{Lines, Swarm, raise_open_files};
 use crate::load::median;
 use crate::modules;
-use crate::processes::{Api, Server, ServerOptions};
+use crate::processes::{Api, Server, ServerOptions, Speaks};
 use crate::report::{Figure, Report, Target};
 
 /// Modules that every node runs.
@@ -23,25 +22,83 @@ const DENSE_BEAT: Duration = Duration::from_secs(2);
 
 pub(super) async fn measure(setting: &Setting, report: &mut Report) -> Result<()> {
     let nodes = setting.pick(1_000, 10_000);
-    report.section(&format!(
-        "{nodes} agents' sessions on one server, {MODULES} modules"
-    ));
     raise_open_files(nodes as u64 + FILES_BESIDE)?;
+    let plain = side(setting, report, nodes, Speaks::Plainly).await?;
+    let tls = side(setting, report, nodes, Speaks::Tls).await?;
+    report.section("What mutual TLS adds for each node");
+    for (what, unit, plain, tls) in [
+        ("memory of a session", "KiB", plain.session_kib, tls.session_kib),
+        (
+            "the server's processor time to open a session",
+            "µs",
+            plain.opening_us,
+            tls.opening_us,
+        ),
+        (
+            "the server's processor time for a spec and its report",
+            "µs",
+            plain.spec_us,
+            tls.spec_us,
+        ),
+        (
+            "the server's processor time for a heartbeat",
+            "µs",
+            plain.beat_us,
+            tls.beat_us,
+        ),
+    ] {
+        report.add(Figure::new(format!("TLS adds to {what}"), tls - plain, unit));
+    }
+    report.add(Figure::ratio(
+        "heartbeat plain/mutual TLS",
+        "the server's processor time for a heartbeat, plain, of that over TLS",
+        plain.beat_us / tls.beat_us,
+    ));
+    Ok(())
+}
+
+/// What is compared.
+struct Costs {
+    session_kib: f64,
+    opening_us: f64,
+    spec_us: f64,
+    beat_us: f64,
+}
+
+/// The whole fleet, with its lines secured in one way. One after the other: both at once would need twice the open
+/// files, and be twice as much for the cores.
+async fn side(setting: &Setting, report: &mut Report, nodes: usize, speaks: Speaks) -> Result<Costs> {
+    let how = match speaks {
+        Speaks::Plainly => "plain",
+        Speaks::Tls => "mutual TLS",
+    };
+    report.section(&format!(
+        "{nodes} agents' sessions on one server, {MODULES} modules, {how}"
+    ));
     let binary = setting.hotswap();
     let server = Server::start(&ServerOptions {
-        binary: &binary,
-        data: setting.dir.join("fleet"),
-        settle: Millis(0),
+        agents: speaks,
+        ..ServerOptions::plain(&binary, setting.dir.join(format!("fleet {how}")))
     })
     .await?;
     let api = server.api().await?;
-    let bare = server.child.memory_mib()?;
+    let lines = match speaks {
+        Speaks::Plainly => Lines::plain(server.agents),
+        Speaks::Tls => joined(report, &server, &api, nodes).await?,
+    };
+    let (bare, cpu) = (server.child.memory_mib()?, server.child.cpu_seconds()?);
     let began = Instant::now();
-    let swarm = Swarm::open(server.agents, nodes).await?;
+    let swarm = Swarm::open(lines, nodes).await?;
     report.add(Figure::new(
         "all sessions stand after (client and server on the same cores)",
         began.elapsed().as_secs_f64(),
         "s",
+    ));
+    let opening_us = (server.child.cpu_seconds()? - cpu) * 1e6 / nodes as f64;
+    report.add(Figure::new(
+        "the server's processor time to open one",
+        opening_us,
+        "µs",
     ));
     let memory = server.child.memory_mib()?;
     report.add(Figure::new(
@@ -50,28 +107,53 @@ pub(super) async fn measure(setting: &Setting, report: &mut Report) -> Result<()
         "MiB",
     ));
     swarm.beat(Some(BEAT));
-    deploy_all(setting, report, &server, &api, &swarm).await?;
+    let spec_us = deploy_all(setting, report, &server, &api, &swarm).await?;
     back(report, &api, &swarm).await?;
-    beats(setting, report, &server, &swarm, nodes).await?;
+    let beat_us = beats(setting, report, &server, &swarm, nodes).await?;
     report.add(
         Figure::new("memory with all of it", server.child.memory_mib()?, "MiB")
             .wants(Target::AtMost(1_024.0)),
     );
-    Ok(())
+    Ok(Costs {
+        session_kib: (memory - bare) * 1024.0 / nodes as f64,
+        opening_us,
+        spec_us,
+        beat_us,
+    })
+}
+
+/// All nodes join by one token, as agents do, before anything is measured that both sides have.
+async fn joined(report: &mut Report, server: &Server, api: &Api, nodes: usize) -> Result<Lines> {
+    let asked = serde_json::json!({ "environment": "Development", "uses": nodes });
+    let made = api.post("/api/v1/join-tokens", &asked).await?;
+    let token = made["token"].as_str().context("a join token is told")?;
+    let (began, cpu) = (Instant::now(), server.child.cpu_seconds()?);
+    let lines = Lines::join(server.agents, token, nodes).await?;
+    report.add(Figure::new(
+        "all have joined after, each durable (their keys are made on the same cores)",
+        began.elapsed().as_secs_f64(),
+        "s",
+    ));
+    report.add(Figure::new(
+        "the server's processor time for a join",
+        (server.child.cpu_seconds()? - cpu) * 1e6 / nodes as f64,
+        "µs",
+    ));
+    Ok(lines)
 }
 
 fn module(number: usize) -> String {
     format!("module-{number:02}")
 }
 
-/// Brings modules onto every node, one after the other.
+/// Brings modules onto every node, one after the other. The server's processor time for a spec, in µs.
 async fn deploy_all(
     setting: &Setting,
     report: &mut Report,
     server: &Server,
     api: &Api,
     swarm: &Swarm,
-) -> Result<()> {
+) -> Result<f64> {
     let (mut spread, mut told, mut done, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..MODULES {
         let name = module(number);
@@ -115,12 +197,13 @@ async fn deploy_all(
         )
         .wants(Target::AtMost(5.0)),
     );
+    let spec = median(&cpu);
     report.add(Figure::new(
         "the server's processor time for a spec and its report",
-        median(&cpu),
+        spec,
         "µs",
     ));
-    Ok(())
+    Ok(spec)
 }
 
 /// A person takes the last deployment back.
@@ -148,14 +231,14 @@ async fn back(report: &mut Report, api: &Api, swarm: &Swarm) -> Result<()> {
     Ok(())
 }
 
-/// What heartbeats cost the server: its processor time with them, less that without.
+/// What a heartbeat costs the server, in µs: its processor time with them, less that without.
 async fn beats(
     setting: &Setting,
     report: &mut Report,
     server: &Server,
     swarm: &Swarm,
     nodes: usize,
-) -> Result<()> {
+) -> Result<f64> {
     let time = setting.seconds(2.0, 10.0);
     let costs = async |pace| {
         swarm.beat(pace);
@@ -175,5 +258,5 @@ async fn beats(
     report.add(
         Figure::new("the server's processor time for a heartbeat", each, "µs").wants(Target::AtMost(20.0)),
     );
-    Ok(())
+    Ok(each)
 }

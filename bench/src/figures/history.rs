@@ -1,7 +1,6 @@
 //! A server with a long past, beside one with a short past.
 
 use anyhow::{Context as _, Result, ensure};
-use hotswap_core::time::Millis;
 
 use super::Setting;
 use super::create::creation;
@@ -21,11 +20,7 @@ pub(super) async fn measure(setting: &Setting, report: &mut Report) -> Result<()
     let long = setting.pick(10_000, 100_000);
     report.section(&format!("{long} past deployments in the log"));
     let binary = setting.hotswap();
-    let options = |name: &str| ServerOptions {
-        binary: &binary,
-        data: setting.dir.join(name),
-        settle: Millis(0),
-    };
+    let options = |name: &str| ServerOptions::plain(&binary, setting.dir.join(name));
     let (past, other) = (options("past"), options("short-past"));
     let events = make(&past.data, long).await?;
     make(&other.data, SHORT).await?;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 
 use super::{Setting, metering};
-use crate::load::{Connection, Target, closed, median};
+use crate::load::{Connection, Endpoint, Target, closed, median};
 use crate::modules;
 use crate::processes::Wasmtime;
 use crate::report::{Figure, Report, Target as Wanted};
@@ -165,7 +165,7 @@ fn summary(report: &mut Report, ratios: &BTreeMap<&str, Vec<f64>>) {
 
 /// What a server answers: its head without what hyper adds by itself, and its body.
 async fn answer_of(address: SocketAddr) -> Result<(String, String)> {
-    let mut connection = Connection::open(address).await?;
+    let mut connection = Connection::open(&Endpoint::plain(address)).await?;
     let answer = connection
         .ask(&Target::get(address, modules::PATH).request)
         .await?;

@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use hotswap_core::time::Millis;
 
 use super::Setting;
 use crate::load::median;
@@ -17,11 +16,7 @@ pub(super) async fn measure(setting: &Setting, report: &mut Report) -> Result<()
     size(setting, report)?;
     let (mut first, mut again) = (Vec::new(), Vec::new());
     for round in 0..setting.pick(3, 10) {
-        let options = ServerOptions {
-            binary: &binary,
-            data: setting.dir.join(format!("start-{round}")),
-            settle: Millis(0),
-        };
+        let options = ServerOptions::plain(&binary, setting.dir.join(format!("start-{round}")));
         for took in [&mut first, &mut again] {
             let server = Server::start(&options).await?;
             took.push(server.ready_in.as_secs_f64() * 1e3);

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use hotswap_core::time::Millis;
 
 use super::Setting;
-use crate::load::{Connection, Target, median};
+use crate::load::{Connection, Endpoint, Target, median};
 use crate::modules;
 use crate::processes::{Agent, Server, ServerOptions};
 use crate::report::{Figure, Report, Target as Wanted};
@@ -18,12 +17,7 @@ pub(super) async fn measure(setting: &Setting, report: &mut Report) -> Result<()
     let nodes = setting.pick(3, 8);
     report.section(&format!("{nodes} real agents, rolled back"));
     let binary = setting.hotswap();
-    let server = Server::start(&ServerOptions {
-        binary: &binary,
-        data: setting.dir.join("rollback"),
-        settle: Millis(0),
-    })
-    .await?;
+    let server = Server::start(&ServerOptions::plain(&binary, setting.dir.join("rollback"))).await?;
     let api = server.api().await?;
     let mut agents = Vec::new();
     for number in 0..nodes {
@@ -78,7 +72,7 @@ async fn all_serve(agents: &[Agent], version: &str) -> Result<()> {
     let wanted = format!("x-hotswap-release: {}/{version}", modules::MODULE);
     let end = Instant::now() + SERVES_MAX;
     for agent in agents {
-        let mut connection = Connection::open(agent.ingress).await?;
+        let mut connection = Connection::open(&Endpoint::plain(agent.ingress)).await?;
         let target = Target::get(agent.ingress, modules::PATH);
         loop {
             let answer = connection.ask(&target.request).await?;

@@ -15,7 +15,7 @@ pub(crate) async fn closed(target: &Target, connections: usize, time: Duration) 
     let mut open = Vec::new();
     for _ in 0..connections {
         open.push(
-            Connection::open(target.address)
+            Connection::open(&target.endpoint)
                 .await
                 .context("failed to connect")?,
         );
@@ -44,7 +44,7 @@ async fn ask(mut connection: Connection, target: Target, end: Instant) -> Measur
             Ok(answer) => measured.fail(told(&connection, &answer)),
             Err(error) => {
                 measured.fail(error.to_string());
-                match Connection::open(target.address).await {
+                match Connection::open(&target.endpoint).await {
                     Ok(again) => connection = again,
                     Err(error) => {
                         measured.fail(error.to_string());

@@ -1,11 +1,11 @@
 //! One HTTP/1.1 connection that costs as little as it can, so that the server is what is measured.
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt as _;
+
+use super::endpoint::{Endpoint, Stream};
 
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -14,7 +14,7 @@ const BUFFER_BYTES: usize = 4_096;
 
 /// A connection that is kept alive.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
 }
 
@@ -27,18 +27,16 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+    pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
         Ok(Self {
-            stream,
+            stream: endpoint.connect().await?,
             buffer: Vec::with_capacity(BUFFER_BYTES),
         })
     }
 
     /// Sends a request and reads its whole answer.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> io::Result<Answer> {
-        self.stream.write_all(request).await?;
+        self.stream.send(request).await?;
         self.buffer.clear();
         let head_end = loop {
             self.more().await?;
@@ -168,12 +166,13 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
 
     /// Answers one request in pieces, as a slow network would.
     async fn answered_by(pieces: &'static [&'static str]) -> (u16, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let endpoint = Endpoint::plain(listener.local_addr().unwrap());
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = [0; 512];
@@ -185,7 +184,7 @@ mod tests {
             }
         };
         let client = async {
-            let mut connection = Connection::open(address).await.unwrap();
+            let mut connection = Connection::open(&endpoint).await.unwrap();
             let answer = connection.ask(&request("GET", "/", &[], b"")).await.unwrap();
             (answer.status, connection.body(&answer).to_vec())
         };

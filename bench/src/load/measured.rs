@@ -36,6 +36,13 @@ impl Measured {
         self.latencies_us.extend(other.latencies_us);
     }
 
+    /// Adds another round to those before it.
+    pub(crate) fn join(&mut self, round: Self) {
+        self.seconds += round.seconds;
+        self.merge(round);
+        self.latencies_us.sort_unstable();
+    }
+
     pub(crate) fn over(mut self, time: Duration) -> Self {
         self.seconds = time.as_secs_f64();
         self.latencies_us.sort_unstable();

@@ -1,7 +1,9 @@
 //! Load: many connections from one thread, apart from every server.
 
+mod anew;
 mod closed;
 mod connection;
+mod endpoint;
 mod measured;
 mod open;
 
@@ -9,15 +11,17 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+pub(crate) use anew::anew;
 pub(crate) use closed::closed;
 pub(crate) use connection::{Answer, Connection, request};
+pub(crate) use endpoint::Endpoint;
 pub(crate) use measured::{Measured, least, median, quantile};
 pub(crate) use open::open;
 
 /// What is asked, and of whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: Endpoint,
     /// A whole request, as it goes over the wire.
     pub(crate) request: Bytes,
     /// The only right status.
@@ -25,10 +29,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// A `GET` that is answered with 200.
+    /// A plain `GET` that is answered with 200.
     pub(crate) fn get(address: SocketAddr, path: &str) -> Self {
         Self {
-            address,
+            endpoint: Endpoint::plain(address),
             request: request("GET", path, &[], b"").into(),
             status: 200,
         }

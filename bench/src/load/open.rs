@@ -22,7 +22,7 @@ pub(crate) async fn open(
     let mut idle = Vec::new();
     for _ in 0..connections {
         idle.push(
-            Connection::open(target.address)
+            Connection::open(&target.endpoint)
                 .await
                 .context("failed to connect")?,
         );
@@ -75,7 +75,7 @@ async fn ask(mut connection: Connection, target: Target, schedule: Arc<Schedule>
             Ok(answer) => measured.fail(told(&connection, &answer)),
             Err(error) => {
                 measured.fail(error.to_string());
-                match Connection::open(target.address).await {
+                match Connection::open(&target.endpoint).await {
                     Ok(again) => connection = again,
                     Err(_) => break,
                 }

@@ -1,6 +1,5 @@
 //! A server's API, as an operator asks it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,7 +8,7 @@ use hotswap_package::Package;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::load::{Connection, Target, request};
+use crate::load::{Connection, Endpoint, Target, request};
 
 /// How long a deployment may take to end.
 const DEPLOYMENT_MAX: Duration = Duration::from_secs(120);
@@ -19,15 +18,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Where the API is, and in whose name it is asked.
 #[derive(Clone)]
 pub(crate) struct Api {
-    pub(crate) address: SocketAddr,
+    endpoint: Endpoint,
     token: String,
 }
 
 impl Api {
     /// Logs in.
-    pub(crate) async fn login(address: SocketAddr, password: &str) -> Result<Self> {
+    pub(crate) async fn login(endpoint: Endpoint, password: &str) -> Result<Self> {
         let mut api = Self {
-            address,
+            endpoint,
             token: String::new(),
         };
         let body = json!({ "username": "admin", "password": password });
@@ -52,14 +51,14 @@ impl Api {
     pub(crate) fn target(&self, method: &str, path: &str, body: Option<&Value>, status: u16) -> Target {
         let body = body.map(ToString::to_string).unwrap_or_default();
         Target {
-            address: self.address,
+            endpoint: self.endpoint.clone(),
             request: self.request(method, path, "application/json", body.as_bytes()),
             status,
         }
     }
 
     async fn ask(&self, what: &str, request: &[u8]) -> Result<Value> {
-        let mut connection = Connection::open(self.address).await?;
+        let mut connection = Connection::open(&self.endpoint).await?;
         let answer = connection.ask(request).await?;
         let body = connection.body(&answer);
         if !(200..300).contains(&answer.status) {

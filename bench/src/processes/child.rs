@@ -15,6 +15,10 @@ const READY_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long it may take to end in order.
 const END_MAX: Duration = Duration::from_secs(20);
+/// A process rests that used less than this share of a core for so long; one that never does is waited for so long.
+const REST_SHARE: f64 = 0.1;
+const REST_LOOK: Duration = Duration::from_millis(200);
+const REST_MAX: Duration = Duration::from_secs(5);
 /// Ticks of a second in which the kernel counts processors' time (`USER_HZ`, fixed on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -36,15 +40,31 @@ impl Child {
     pub(crate) async fn listens(&mut self, at: SocketAddr, log: &Path) -> Result<Duration> {
         let began = Instant::now();
         while TcpStream::connect(at).await.is_err() {
-            if let Some(status) = self.0.try_wait()? {
-                bail!("it ended with {status}: {}", tail(log));
-            }
-            if began.elapsed() > READY_MAX {
-                bail!("nothing listens on {at} after {READY_MAX:?}: {}", tail(log));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+            self.wait_more(began, log, &format!("nothing listens on {at}"))
+                .await?;
         }
         Ok(began.elapsed())
+    }
+
+    /// Waits until it has written a file.
+    pub(crate) async fn writes(&mut self, file: &Path, log: &Path) -> Result<()> {
+        let began = Instant::now();
+        while !file.exists() {
+            self.wait_more(began, log, &format!("{} is not there", file.display()))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_more(&mut self, began: Instant, log: &Path, what: &str) -> Result<()> {
+        if let Some(status) = self.0.try_wait()? {
+            bail!("it ended with {status}: {}", tail(log));
+        }
+        if began.elapsed() > READY_MAX {
+            bail!("{what} after {READY_MAX:?}: {}", tail(log));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        Ok(())
     }
 
     pub(crate) fn inner(&mut self) -> &mut std::process::Child {
@@ -70,6 +90,21 @@ impl Child {
         user.zip(system)
             .map(|(user, system)| (user + system) / TICKS_PER_SECOND)
             .context("a strange /proc/PID/stat")
+    }
+
+    /// Waits until it has next to nothing to do, or for as long as that may take.
+    pub(crate) async fn at_rest(&self) -> Result<()> {
+        let end = Instant::now() + REST_MAX;
+        let mut cpu = self.cpu_seconds()?;
+        while Instant::now() < end {
+            tokio::time::sleep(REST_LOOK).await;
+            let now = self.cpu_seconds()?;
+            if now - cpu < REST_LOOK.as_secs_f64() * REST_SHARE {
+                break;
+            }
+            cpu = now;
+        }
+        Ok(())
     }
 
     /// Asks it to end, and waits for it.

@@ -8,4 +8,4 @@ mod product;
 pub(crate) use api::Api;
 pub(crate) use child::{Child, free_address};
 pub(crate) use peers::Wasmtime;
-pub(crate) use product::{Agent, Server, ServerOptions};
+pub(crate) use product::{Agent, Server, ServerOptions, Speaks};

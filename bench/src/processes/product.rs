@@ -12,15 +12,26 @@ use hotswap_core::policy::{Environment, RolloutPolicy};
 use hotswap_core::time::Millis;
 
 use super::{Api, Child, free_address};
+use crate::load::Endpoint;
 
 /// The admin's password, of one run in one temporary folder.
 const PASSWORD: &str = "Bench-of-one-run-1!";
 
+/// Whether others on the way could read along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Plainly,
+    Tls,
+}
+
 /// A running server.
 pub(crate) struct Server {
     pub(crate) child: Child,
-    pub(crate) http: SocketAddr,
     pub(crate) agents: SocketAddr,
+    http: SocketAddr,
+    api: Speaks,
+    /// The file of whom to trust.
+    authority: PathBuf,
     /// From its start until it took requests.
     pub(crate) ready_in: Duration,
 }
@@ -30,8 +41,21 @@ pub(crate) struct ServerOptions<'a> {
     pub(crate) binary: &'a Path,
     /// The folder of its data; made if it isn't there.
     pub(crate) data: PathBuf,
-    /// How long a release must be healthy to count as settled.
-    pub(crate) settle: Millis,
+    pub(crate) api: Speaks,
+    /// By TLS they show certificates of their own.
+    pub(crate) agents: Speaks,
+}
+
+impl<'a> ServerOptions<'a> {
+    /// Without TLS.
+    pub(crate) fn plain(binary: &'a Path, data: PathBuf) -> Self {
+        Self {
+            binary,
+            data,
+            api: Speaks::Plainly,
+            agents: Speaks::Plainly,
+        }
+    }
 }
 
 impl Server {
@@ -42,7 +66,7 @@ impl Server {
         std::fs::write(&password, PASSWORD)?;
         std::fs::set_permissions(&password, Permissions::from_mode(0o600))?;
         let environments = options.data.join("bench-environments.json");
-        std::fs::write(&environments, environments_json(options.settle)?)?;
+        std::fs::write(&environments, environments_json()?)?;
         let (http, agents) = (free_address()?, free_address()?);
         let log = options.data.join("bench-server.log");
         let mut command = quiet(options.binary, &options.data);
@@ -55,25 +79,43 @@ impl Server {
             .arg(&environments)
             .arg("--admin-password-file")
             .arg(&password)
-            .args([
-                "--no-rate-limit-on-loopback",
-                "--allow-unsigned",
-                "--plain-agents",
-            ]);
+            .args(["--no-rate-limit-on-loopback", "--allow-unsigned"]);
+        if options.agents == Speaks::Plainly {
+            command.arg("--plain-agents");
+        }
+        if options.api == Speaks::Tls {
+            command.arg("--tls");
+        }
         let began = Instant::now();
         let mut child = Child::start(&mut command, &log)?;
         child.listens(http, &log).await?;
+        let ready_in = began.elapsed();
+        let authority = options.data.join("ca").join("authority.pem");
+        if options.api == Speaks::Tls {
+            // It listens before it has made itself one.
+            child.writes(&authority, &log).await?;
+        }
         Ok(Self {
             child,
-            http,
             agents,
-            ready_in: began.elapsed(),
+            http,
+            api: options.api,
+            authority,
+            ready_in,
         })
+    }
+
+    /// Where its API is reached.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
+        match self.api {
+            Speaks::Plainly => Ok(Endpoint::plain(self.http)),
+            Speaks::Tls => Endpoint::secure(self.http, &std::fs::read_to_string(&self.authority)?),
+        }
     }
 
     /// Logs its admin in.
     pub(crate) async fn api(&self) -> Result<Api> {
-        Api::login(self.http, PASSWORD).await
+        Api::login(self.endpoint()?, PASSWORD).await
     }
 }
 
@@ -121,11 +163,12 @@ fn quiet(binary: &Path, dir: &Path) -> Command {
     command
 }
 
-fn environments_json(settle: Millis) -> Result<String> {
+/// Nothing has to be healthy for a while to count as settled.
+fn environments_json() -> Result<String> {
     let mut environments = Environment::defaults();
     for environment in &mut environments {
         environment.policy = RolloutPolicy {
-            settle,
+            settle: Millis(0),
             ..RolloutPolicy::default()
         };
     }
