@@ -158,6 +158,16 @@ impl Acks {
         }
     }
 
+    /// One try of what is told once and never again, so that no retry is like the first.
+    pub(crate) fn post_once(&self, path: &str, body: &Value) -> Result<Value> {
+        let json = [("content-type", "application/json")];
+        let answer = self.try_once("POST", path, &json, body.to_string().as_bytes())?;
+        if !(200..300).contains(&answer.status) {
+            bail!("POST {path}: {} {}", answer.status, answer.text());
+        }
+        Ok(answer.json())
+    }
+
     /// One try to read something.
     pub(crate) fn get(&self, path: &str) -> Result<Value> {
         let answer = self.try_once("GET", path, &[], b"")?;

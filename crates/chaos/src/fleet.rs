@@ -1,5 +1,6 @@
 //! The server and the agents, each a process of its own, and the lines between them.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,6 +24,8 @@ const AGENT_DISK_MIB: u64 = 24;
 /// Longest wait for a refused start to succeed.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
+/// Lets agents connect without TLS.
+const PLAIN: &str = "--plain-agents";
 /// Lets modules without a signature be run, where signatures are asked for.
 const UNSIGNED: &str = "--allow-unsigned";
 
@@ -156,11 +159,20 @@ pub(crate) struct Fleet {
     pub(crate) places: Vec<Place>,
     pub(crate) lines: Vec<Line>,
     pub(crate) has_disks: bool,
+    /// The file with each environment's join token; empty where agents speak without TLS.
+    pub(crate) join_tokens: BTreeMap<&'static str, PathBuf>,
 }
 
 impl Fleet {
-    /// Prepares folders, addresses and lines; starts nothing.
-    pub(crate) fn prepare(dir: &Path, binary: PathBuf, faketime: Option<PathBuf>, seed: u64) -> Result<Self> {
+    /// Prepares folders, addresses and lines; starts nothing. Nodes' certificates hold for so long; `None`: agents speak
+    /// without TLS.
+    pub(crate) fn prepare(
+        dir: &Path,
+        binary: PathBuf,
+        faketime: Option<PathBuf>,
+        seed: u64,
+        certificates: Option<&str>,
+    ) -> Result<Self> {
         let has_disks = disk::may_mount();
         // Loopback addresses of this run's own: ports below the ephemeral range, and nobody else's.
         let [high, low] = {
@@ -217,13 +229,21 @@ impl Fleet {
             std::fs::set_permissions(&password, Permissions::from_mode(0o600))?;
             command.extend(["--admin-password-file".to_owned(), text(&password)?]);
         }
-        for flag in ["--no-rate-limit-on-loopback", "--plain-agents", UNSIGNED] {
+        for flag in ["--no-rate-limit-on-loopback", UNSIGNED] {
             command.extend(offered.contains(flag).then(|| flag.to_owned()));
+        }
+        // A version without the flag speaks without TLS in any case.
+        let certificates = certificates.filter(|_| offered.contains(PLAIN));
+        match certificates {
+            Some(lifetime) => command.extend(words(&["--node-certificate-lifetime", lifetime])),
+            None => command.extend(offered.contains(PLAIN).then(|| PLAIN.to_owned())),
         }
         let server = component("server", data, http, command, clock("server")?);
         let unsigned = offers(&binary, "agent")?.contains(UNSIGNED);
         let places = policy::places();
         let (mut agents, mut lines) = (Vec::new(), Vec::new());
+        let mut join_tokens = BTreeMap::new();
+        let scheme = if certificates.is_some() { "https" } else { "http" };
         for (number, place) in (0_u16..).zip(&places) {
             let data = folder(&place.node, AGENT_DISK_MIB)?;
             let line = Line::open(at(1, 22_000 + number), agents_at, seed ^ u64::from(number))
@@ -236,13 +256,18 @@ impl Fleet {
                 "--environment",
                 place.environment,
                 "--server",
-                &format!("http://{}", line.address),
+                &format!("{scheme}://{}", line.address),
                 "--data",
                 &text(&data)?,
                 "--ingress",
                 &ingress.to_string(),
             ]);
             command.extend(unsigned.then(|| UNSIGNED.to_owned()));
+            if certificates.is_some() {
+                let file = dir.join(format!("{}.token", place.environment));
+                command.extend(words(&["--join-token-file", &text(&file)?]));
+                join_tokens.insert(place.environment, file);
+            }
             // One node of each environment can be given another time.
             let clock = if place.first { clock(&place.node)? } else { None };
             agents.push(component(&place.node, data, ingress, command, clock));
@@ -256,7 +281,13 @@ impl Fleet {
             places,
             lines,
             has_disks,
+            join_tokens,
         })
+    }
+
+    /// Whether nodes show certificates.
+    pub(crate) fn has_certificates(&self) -> bool {
+        !self.join_tokens.is_empty()
     }
 
     /// Starts a component once.

@@ -6,6 +6,7 @@
 //! time, eventually, and finally.
 
 mod acks;
+mod certificates;
 mod disk;
 mod faults;
 mod fleet;
@@ -43,6 +44,11 @@ const FAKETIME: [&str; 4] = [
     "/usr/lib64/faketime/libfaketimeMT.so.1",
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
+/// How long nodes' certificates hold: they are renewed several times a minute, and end while a node is away for longer.
+const LIFETIME_SHORT: &str = "20s";
+/// Where clocks step: longer than any step. One that was given while the clock was ahead by more than it holds keeps its
+/// node's name until that time.
+const LIFETIME_LONG: &str = "12h";
 /// Longest wait for the first deployments, without any fault.
 const NODES_MAX: Duration = Duration::from_secs(60);
 
@@ -69,6 +75,9 @@ struct Args {
     /// Show what happens as it happens; it is in the folder's timeline.log in any case
     #[arg(long)]
     trace: bool,
+    /// Let agents speak without TLS and without certificates, as a server with --plain-agents does
+    #[arg(long)]
+    plain_agents: bool,
     /// Keep the folder, also of a run in which everything held
     #[arg(long)]
     keep: bool,
@@ -115,7 +124,17 @@ fn chaos(args: &Args) -> Result<bool> {
         "chaos: seed {seed}, {seconds:.0} s of faults, in {}",
         dir.path().display()
     );
-    let fleet = Fleet::prepare(dir.path(), binary, faketime.clone(), seed)?;
+    let clocks_step = faketime.is_some()
+        && faults::all()
+            .iter()
+            .any(|fault| fault.needs == Needs::Clock && faults::is_asked_for(fault, &args.only));
+    let lifetime = if clocks_step {
+        LIFETIME_LONG
+    } else {
+        LIFETIME_SHORT
+    };
+    let certificates = (!args.plain_agents).then_some(lifetime);
+    let fleet = Fleet::prepare(dir.path(), binary, faketime.clone(), seed, certificates)?;
     let run = Run::new(dir.path(), fleet, args.trace)?;
     let faults = possible(&run, faketime.as_deref(), &args.only)?;
     let began = Instant::now();
@@ -150,8 +169,13 @@ fn possible(run: &Run, faketime: Option<&Path>, only: &[String]) -> Result<Vec<(
     if faketime.is_none() {
         run.tally.left_out("clock step: libfaketime is not installed");
     }
+    if !run.fleet.has_certificates() {
+        run.tally
+            .left_out("revoked certificates: agents speak without TLS");
+    }
     let possible = |fault: &Fault| match fault.needs {
         Needs::Nothing => true,
+        Needs::Certificates => run.fleet.has_certificates(),
         Needs::Mounts => run.fleet.has_disks,
         Needs::Clock => faketime.is_some(),
     };
@@ -160,11 +184,15 @@ fn possible(run: &Run, faketime: Option<&Path>, only: &[String]) -> Result<Vec<(
 
 /// Sets up, breaks for a while, settles.
 fn go(run: &Run, faults: &[(usize, Fault)], time: Duration, seed: u64) -> Result<Settled> {
-    for component in run.fleet.all() {
-        if let Err(not_ready) = run.fleet.start(component)? {
-            bail!("{} does not start: {not_ready}", component.name);
-        }
+    let start = |component| match run.fleet.start(component)? {
+        Ok(()) => Ok(()),
+        Err(not_ready) => bail!("{} does not start: {not_ready}", component.name),
+    };
+    start(&run.fleet.server)?;
+    for (environment, file) in &run.fleet.join_tokens {
+        certificates::give_join_token(&run.acks, environment, file)?;
     }
+    run.fleet.agents.iter().try_for_each(start)?;
     let all_there = || {
         let nodes = run.acks.get("/api/v1/nodes?limit=1000");
         nodes.is_ok_and(|nodes| {

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::certificates::Issued;
 use crate::fleet::lock;
 use crate::run::Run;
 use crate::traffic::Counts;
@@ -41,6 +42,7 @@ pub(crate) struct Settled {
     pub(crate) epochs: u64,
     /// From the last fault to every node on what its environment says.
     pub(crate) converged_in: Duration,
+    pub(crate) issued: Issued,
 }
 
 impl Tally {
@@ -164,6 +166,12 @@ pub(crate) fn tell(run: &Run, seed: u64, took: Duration, settled: Option<&Settle
             thousands(settled.events),
             settled.epochs
         );
+        if run.fleet.has_certificates() {
+            println!(
+                "certificates {} by joining, {} by renewal; {} times a node's were revoked",
+                settled.issued.joined, settled.issued.renewed, settled.issued.revoked
+            );
+        }
         println!(
             "converged    {:.1} s after the last fault",
             settled.converged_in.as_secs_f64()

@@ -15,6 +15,7 @@ use hotswap_core::time::{CoreTime, WallTime};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::acks::Makes;
+use crate::certificates;
 use crate::fleet::lock;
 use crate::operator::{MODULES, has_ended};
 use crate::report::Settled;
@@ -55,6 +56,13 @@ fn missing(run: &Run) -> Result<Option<String>> {
     for node in nodes.as_array().into_iter().flatten() {
         if !matches!(node["status"].as_str(), Some("Running" | "Degraded")) {
             return Ok(Some(format!("node {} is {}", node["nodeId"], node["status"])));
+        }
+    }
+    if run.fleet.has_certificates() {
+        for place in &run.fleet.places {
+            if let Err(why) = certificates::valid(run, &place.node) {
+                return Ok(Some(format!("node {}: {why}", place.node)));
+            }
         }
     }
     let state = fold(&run.fleet.server.data, false)?.state;
@@ -156,7 +164,8 @@ pub(crate) fn finally(run: &Run, converged_in: Duration) -> Result<Settled> {
         .stop()
         .unwrap_or_else(|error| run.violation(&format!("{error:#}")));
     let folded = fold(&run.fleet.server.data, true)?;
-    recorded(run, &folded.state)?;
+    let database = recorded(run, &folded.state)?;
+    let issued = certificates::recorded(run, &database)?;
     swapped(run, &folded);
     for agent in &run.fleet.agents {
         agent.outage_begins();
@@ -170,6 +179,7 @@ pub(crate) fn finally(run: &Run, converged_in: Duration) -> Result<Settled> {
         events: folded.events,
         epochs: folded.epochs,
         converged_in,
+        issued,
     })
 }
 
@@ -190,7 +200,7 @@ fn once_each(run: &Run) -> Result<()> {
 }
 
 /// The newest snapshot says what the log says.
-fn recorded(run: &Run, state: &State) -> Result<()> {
+fn recorded(run: &Run, state: &State) -> Result<Connection> {
     let data = &run.fleet.server.data;
     let database = Connection::open_with_flags(data.join("hotswap.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let text: String = database
@@ -204,7 +214,7 @@ fn recorded(run: &Run, state: &State) -> Result<()> {
     if snapshot.seq == state.seq && snapshot != *state {
         run.violation("the snapshot differs from the fold of the log");
     }
-    Ok(())
+    Ok(database)
 }
 
 /// No node swapped more often than its environment's rollouts asked for: none flapped.

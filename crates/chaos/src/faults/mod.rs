@@ -41,6 +41,7 @@ pub(crate) enum Needs {
     Nothing,
     Mounts,
     Clock,
+    Certificates,
 }
 
 /// How an injection went.

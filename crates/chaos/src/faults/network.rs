@@ -1,12 +1,18 @@
-//! The lines between agents and the server.
+//! The lines between agents and the server, and what nodes are let in by.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{Fault, Injected, Injector, Lane, Needs};
+use crate::acks::{Command, Makes};
+use crate::certificates;
 use crate::proxy::{Line, Way, Weather};
 use crate::run::Run;
+
+/// Longest wait for a node to join anew: an agent's longest wait before another try, whatever else is broken meanwhile,
+/// and once more.
+const JOINED_MAX: Duration = Duration::from_secs(60);
 
 pub(super) const FAULTS: fn() -> Vec<Fault> = || {
     let fault = |name, component, run| Fault {
@@ -26,6 +32,13 @@ pub(super) const FAULTS: fn() -> Vec<Fault> = || {
         fault("loss", "every line", loss),
         fault("resets", "every line", reset),
         fault("half-open", "one line", half_open),
+        Fault {
+            name: "revoked certificate",
+            component: "one node",
+            promise: "it serves on, is let in by that certificate no more, and joins anew by its token",
+            needs: Needs::Certificates,
+            ..fault("", "", revoke)
+        },
     ]
 };
 
@@ -116,4 +129,43 @@ fn half_open(run: &Run, injector: &mut Injector<'_>) -> Result<Injected> {
     run.say("a line is half-open");
     injector.rng.pick(&run.fleet.lines).half_open();
     Ok(Injected::Held(run.running()))
+}
+
+/// Revokes a node's certificates, also while it can't hear of it.
+fn revoke(run: &Run, injector: &mut Injector<'_>) -> Result<Injected> {
+    let number = injector.rng.range(0, run.fleet.lines.len() as u64 - 1);
+    let number = usize::try_from(number)?;
+    let (node, line) = (&run.fleet.places[number].node, &run.fleet.lines[number]);
+    let (cut, away) = (injector.rng.percent(50), injector.rng.ms(200, 3_000));
+    run.say(&format!("the certificates of {node} are revoked, cut off: {cut}"));
+    let during = run.running();
+    if cut {
+        line.set(Weather::Cut);
+    }
+    let command = Command {
+        path: format!("/api/v1/nodes/{node}/revoke"),
+        content_type: "application/json",
+        body: b"{}".to_vec(),
+        key: format!("revoke-{node}-{}", injector.turn),
+        makes: Makes::Nothing,
+    };
+    let answered = run.acks.command(command, || run.are_faults_over());
+    if cut {
+        run.hold(away);
+        line.set(Weather::Clear);
+    }
+    let Ok((status, answer)) = answered else {
+        // Faults were over first; whether it happened shows in the end.
+        return Ok(Injected::Not);
+    };
+    if status != 200 {
+        bail!("revoking was answered {status} {answer}");
+    }
+    let revoked = certificates::revoked(&answer);
+    let is_back = || certificates::valid(run, node).is_ok_and(|serial| !revoked.contains(&serial));
+    if !run.wait_for(JOINED_MAX, is_back) && !run.are_faults_over() {
+        let now = certificates::valid(run, node);
+        bail!("{node} did not join anew within {JOINED_MAX:?}: {now:?}; revoked: {revoked:?}");
+    }
+    Ok(Injected::Held(during))
 }
