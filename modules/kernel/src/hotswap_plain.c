@@ -3,6 +3,7 @@
 #include <linux/delay.h>
 #include <linux/init.h>
 #include <linux/module.h>
+#include <linux/preempt.h>
 
 #ifndef VERSION
 #define VERSION "1.0.0"
@@ -21,6 +22,7 @@ static int __init plain_init(void)
 #elif defined(FAULT_PANIC)
 	panic("hotswap_plain was built to");
 #elif defined(FAULT_HANG)
+	preempt_disable();
 	for (;;)
 		mdelay(100);
 #endif

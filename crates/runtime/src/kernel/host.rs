@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::{Kind, Manifest};
 use tokio::task::spawn_blocking;
 
+use super::blame::{RECORD, judge};
 use super::config::KernelHostConfig;
 use super::counting::Counting;
 use super::instance::{KernelInstance, Loaded, State};
@@ -25,8 +27,6 @@ use crate::kind::{
 use crate::shared::Shared;
 
 const CAP_SYS_MODULE: u32 = 16;
-/// A module's record among its files.
-const RECORD: &str = "record.json";
 const FILE_EXTENSION: &str = "ko";
 
 /// Loads kernel modules. Cheap to clone; the clones are one host.
@@ -57,6 +57,8 @@ struct HostShared {
     release: String,
     watchdog: Arc<Watchdog>,
     modules: Shared<String, Module>,
+    /// The number of the node's newest load, once it was judged what other boots left.
+    newest: Mutex<Option<Arc<AtomicU64>>>,
 }
 
 /// A module's files on the node, and its place in the kernel, shared by all its versions.
@@ -67,6 +69,7 @@ pub(super) struct Module {
     boot: String,
     release: String,
     pub(super) watchdog: Arc<Watchdog>,
+    newest: Arc<AtomicU64>,
     users: Mutex<Users>,
 }
 
@@ -103,6 +106,7 @@ impl Module {
             path: &self.dir.join(RECORD),
             boot: &self.boot,
             release: &self.release,
+            next_number: &|| self.newest.fetch_add(1, Ordering::Relaxed) + 1,
         })
     }
 
@@ -167,22 +171,35 @@ impl KernelHost {
                 boot,
                 release,
                 modules: Shared::default(),
+                newest: Mutex::default(),
             }),
         })
     }
 }
 
 impl HostShared {
+    /// The count of the node's loads; whom another boot's end is blamed on is settled before.
+    fn newest(&self, dir: &Path) -> io::Result<Arc<AtomicU64>> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(newest) = &*newest {
+            return Ok(Arc::clone(newest));
+        }
+        let judged = judge(dir, &self.boot, &self.release)?;
+        Ok(Arc::clone(newest.insert(Arc::new(AtomicU64::new(judged)))))
+    }
+
     fn module(&self, dir: &Path, name: &str) -> io::Result<Arc<Module>> {
+        let newest = self.newest(dir)?;
         self.modules.get_or_make(name.to_owned(), || {
             let dir = dir.join(name);
-            let record = Record::read(&dir.join(RECORD), &self.boot, &self.release)?;
+            let record = Record::read(&dir.join(RECORD), &self.boot)?;
             Ok(Module {
                 dir,
                 system: Arc::clone(&self.system),
                 boot: self.boot.clone(),
                 release: self.release.clone(),
                 watchdog: Arc::clone(&self.watchdog),
+                newest,
                 users: Mutex::new(Users {
                     record,
                     active: None,
@@ -249,9 +266,6 @@ impl PreparedKernel {
                 })?;
                 let release = digest.hex();
                 let mut users = module.lock();
-                if let Some(refusal) = users.record.refusal(&release, &label, &shared.release) {
-                    return Err(failed(refusal));
-                }
                 let file = module.file(&release);
                 fs::create_dir_all(&module.dir)
                     .and_then(|()| fs::write(&file, &build.file))

@@ -8,17 +8,22 @@
 //!
 //! [`Instance::engage`]: crate::Instance::engage
 
+mod answers;
+mod blame;
 mod config;
 mod counting;
 mod host;
 mod instance;
+mod livepatch;
 mod object;
 mod record;
+mod steps;
 mod swap;
 mod sysfs;
 mod system;
 #[cfg(test)]
 mod tests;
+mod wait;
 mod watchdog;
 
 pub use config::{KernelHostConfig, WATCHDOG};

@@ -1,8 +1,8 @@
 //! What a node remembers of a module's loads, in a file that is durable before anything is loaded.
 //!
 //! A load is an *attempt* from before it begins until the version has stood for a while. An attempt that another boot
-//! finds ended with the node: a version that never stood is not loaded again then, and one that did gets some more
-//! boots, since nodes also go down by themselves.
+//! finds ended with the node, and [`super::blame`] says whose doing that was. A version that never stood is not loaded
+//! again then, and one that did gets some more boots, since nodes also go down by themselves.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -21,7 +21,7 @@ pub(super) struct Record {
     /// What is loaded, and during which boot.
     pub(super) active: Option<Active>,
     /// What is being loaded or watched, and during which boot.
-    attempt: Option<Active>,
+    attempt: Option<Attempt>,
     known: Vec<Known>,
 }
 
@@ -41,6 +41,24 @@ pub(super) struct Active {
     pub(super) deadline_ms: u64,
 }
 
+/// A version that is being loaded or watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Attempt {
+    #[serde(flatten)]
+    version: Active,
+    /// Which of the node's loads it is, over all its modules.
+    #[serde(default)]
+    number: u64,
+}
+
+/// An attempt that ended with its boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CutShort {
+    pub(super) number: u64,
+    /// Whether nobody had heard yet that it was loaded.
+    pub(super) was_loading: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     release: String,
@@ -50,23 +68,45 @@ struct Known {
 }
 
 impl Record {
-    /// Reads the record as this boot finds it.
+    /// Reads the record as this boot finds it, after what other boots left was judged.
     ///
     /// # Errors
     /// There is one that can't be read: nothing may be loaded then, since nobody knows what it says.
-    pub(super) fn read(path: &Path, boot: &str, kernel: &str) -> io::Result<Self> {
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error),
-        };
-        let mut record: Self = serde_json::from_slice(&text)?;
+    pub(super) fn read(path: &Path, boot: &str) -> io::Result<Self> {
+        let mut record = Self::read_whole(path)?;
         record.active = record.active.filter(|active| active.boot == boot);
-        if let Some(attempt) = record.attempt.take_if(|attempt| attempt.boot != boot) {
-            record.known(&attempt.release, kernel).downs += 1;
-            record.write(path)?;
-        }
+        record.attempt = record.attempt.filter(|attempt| attempt.version.boot == boot);
         Ok(record)
+    }
+
+    /// Reads what is written.
+    pub(super) fn read_whole(path: &Path) -> io::Result<Self> {
+        match fs::read(path) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The number of its load, if something is being loaded or watched.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.attempt.as_ref().map(|attempt| attempt.number)
+    }
+
+    /// An attempt that another boot than this one made and did not end.
+    pub(super) fn cut_short(&self, boot: &str) -> Option<CutShort> {
+        let attempt = self.attempt.as_ref()?;
+        (attempt.version.boot != boot).then(|| CutShort {
+            number: attempt.number,
+            was_loading: self.unheard().is_some(),
+        })
+    }
+
+    /// The node went down with what was attempted.
+    pub(super) fn blame(&mut self, kernel: &str) {
+        if let Some(attempt) = self.attempt.take() {
+            self.known(&attempt.version.release, kernel).downs += 1;
+        }
     }
 
     /// Makes the record durable.
@@ -101,17 +141,21 @@ impl Record {
         })
     }
 
-    /// A load begins.
-    pub(super) fn begin(&mut self, next: Active) {
-        self.attempt = Some(next);
+    /// A load begins in place of who is there; its number is greater than those of all loads before on this node.
+    pub(super) fn begin(&mut self, next: Active, former: Option<Active>, number: u64) {
+        // Who was there and has gone would make it seem that this release is loaded already.
+        self.active = former;
+        self.attempt = Some(Attempt {
+            version: next,
+            number,
+        });
     }
 
     /// A load that had begun and of which nobody has heard the end, as when its agent was killed.
     pub(super) fn unheard(&self) -> Option<&Active> {
         let loaded = self.active.as_ref().map(|active| &active.release);
-        self.attempt
-            .as_ref()
-            .filter(|attempt| Some(&attempt.release) != loaded)
+        let attempt = self.attempt.as_ref().map(|attempt| &attempt.version);
+        attempt.filter(|attempt| Some(&attempt.release) != loaded)
     }
 
     /// Whether something is being loaded or watched.
@@ -172,48 +216,63 @@ mod tests {
 
     #[test]
     fn a_version_that_never_stood_gets_one_attempt_and_one_that_did_gets_three() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("m/record.json");
-        let boot = |number: u32| {
-            let mut record = Record::read(&path, &number.to_string(), "6.1").unwrap();
+        let mut record = Record::default();
+        let mut attempt = |stands: bool| {
             let refusal = record.refusal("r1", "1.0.0", "6.1");
             if refusal.is_none() {
-                record.begin(active(&number.to_string()));
-                record.write(&path).unwrap();
+                record.begin(active("a"), None, 1);
+                if stands {
+                    record.stood("r1", "6.1");
+                } else {
+                    record.blame("6.1");
+                }
             }
             refusal
         };
-        assert_eq!(boot(1), None);
-        assert!(boot(2).unwrap().starts_with("the node went down while 1.0.0 was"));
-        assert!(boot(3).is_some(), "a boot without an attempt changes nothing");
-        let mut record = Record::read(&path, "3", "6.1").unwrap();
-        assert_eq!(record.refusal("r1", "1.0.0", "6.2"), None, "another kernel");
-        record.stood("r1", "6.1");
-        record.write(&path).unwrap();
-        for number in 4..7 {
-            assert_eq!(boot(number), None);
+        assert_eq!(attempt(true), None);
+        for _ in 0..3 {
+            assert_eq!(attempt(false), None);
         }
-        assert!(boot(7).unwrap().contains("3 times in a row"));
+        assert!(attempt(false).unwrap().contains("3 times in a row"));
+        let mut record = Record::default();
+        record.begin(active("a"), None, 1);
+        record.blame("6.1");
+        let refusal = record.refusal("r1", "1.0.0", "6.1").unwrap();
+        assert!(refusal.starts_with("the node went down while 1.0.0 was"));
+        assert_eq!(record.refusal("r1", "1.0.0", "6.2"), None, "another kernel");
     }
 
     #[test]
     fn what_is_loaded_is_so_during_one_boot_only_and_a_broken_record_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("record.json");
+        let path = dir.path().join("m/record.json");
         let mut record = Record::default();
-        record.begin(active("a"));
+        record.begin(active("a"), None, 1);
         record.write(&path).unwrap();
-        assert_eq!(
-            Record::read(&path, "a", "6.1").unwrap().unheard(),
-            Some(&active("a"))
-        );
+        assert_eq!(Record::read(&path, "a").unwrap().unheard(), Some(&active("a")));
         record.active = Some(active("a"));
         record.write(&path).unwrap();
-        let same = Record::read(&path, "a", "6.1").unwrap();
+        let same = Record::read(&path, "a").unwrap();
         assert!(same == record && same.is_watching() && same.unheard().is_none());
-        let next = Record::read(&path, "b", "6.1").unwrap();
+        let next = Record::read(&path, "b").unwrap();
         assert!(next.active.is_none() && !next.is_watching());
         fs::write(&path, b"{").unwrap();
-        assert!(Record::read(&path, "b", "6.1").is_err());
+        assert!(Record::read(&path, "b").is_err());
+    }
+
+    #[test]
+    fn who_is_loaded_once_more_is_being_loaded_until_that_is_noted() {
+        let mut record = Record::default();
+        record.active = Some(active("a"));
+        // Somebody had unloaded it.
+        record.begin(active("a"), None, 2);
+        let cut_short = CutShort {
+            number: 2,
+            was_loading: true,
+        };
+        assert_eq!(record.cut_short("b"), Some(cut_short));
+        record.active = Some(active("a"));
+        assert!(!record.cut_short("b").unwrap().was_loading);
+        assert_eq!(record.cut_short("a"), None);
     }
 }

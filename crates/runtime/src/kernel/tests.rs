@@ -223,6 +223,14 @@ fn plain(version: &str) -> Artifact {
     )
 }
 
+/// Another module's.
+fn named(name: &str, mut artifact: Artifact) -> Artifact {
+    let mut manifest = (*artifact.manifest).clone();
+    manifest.name = name.parse().unwrap();
+    artifact.manifest = Arc::new(manifest);
+    artifact
+}
+
 fn gated(version: &str) -> Artifact {
     let module = format!("impl_{}", version.replace('.', "_"));
     let depends = format!("depends={GATE}");
@@ -449,8 +457,13 @@ async fn what_is_loaded_outlives_the_agent_and_is_found_again() {
     assert!(other.fake.calls().is_empty());
 }
 
+/// What a reboot leaves of a kernel.
+fn unload_all(dir: &tempfile::TempDir) {
+    fs::remove_dir_all(dir.path().join("root/sys")).unwrap();
+}
+
 #[tokio::test]
-async fn a_version_with_which_the_node_went_down_is_not_loaded_again() {
+async fn a_version_with_which_the_node_went_down_starts_and_is_not_loaded_again() {
     let dir = tempfile::tempdir().unwrap();
     let before = Node::boot(dir.path(), "a");
     let one = before.engaged(plain("1.0.0")).await;
@@ -459,15 +472,36 @@ async fn a_version_with_which_the_node_went_down_is_not_loaded_again() {
     let two = before.engaged(plain("1.1.0")).await;
     is_well(&two);
     drop((two, before));
-    fs::remove_dir_all(dir.path().join("root/sys")).unwrap();
+    unload_all(&dir);
     let after = Node::boot(dir.path(), "b");
-    let refused = after.start(plain("1.1.0")).await.err().unwrap();
-    assert!(
-        refused.contains("the node went down while 1.1.0 was being loaded"),
-        "{refused}"
+    let base = after.engaged(plain("1.0.0")).await;
+    is_well(&base);
+    let refused = after.engaged(plain("1.1.0")).await;
+    fails(&refused, &["the node went down while 1.1.0 was being loaded"]);
+    assert_eq!(
+        after.fake.calls(),
+        ["+plain v=1.0.0"],
+        "nothing was touched for it"
     );
-    is_well(&after.engaged(plain("1.0.0")).await);
-    assert_eq!(after.fake.calls(), ["+plain v=1.0.0"]);
+    base.engage();
+    is_well(&base);
+    assert!(after.fake.calls().is_empty(), "it is there");
+}
+
+#[tokio::test]
+async fn of_two_modules_that_were_watched_the_newer_one_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    before.fake.with_gate();
+    is_well(&before.engaged(gated("1.0.0")).await);
+    let other = || named("nic", plain("1.0.0"));
+    is_well(&before.engaged(other()).await);
+    drop(before);
+    unload_all(&dir);
+    let after = Node::boot(dir.path(), "b");
+    after.fake.with_gate();
+    is_well(&after.engaged(gated("1.0.0")).await);
+    fails(&after.engaged(other()).await, &["the node went down"]);
 }
 
 #[tokio::test]
