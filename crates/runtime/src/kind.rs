@@ -123,9 +123,11 @@ pub trait Instance: Send + Sync + 'static {
     }
 
     /// Puts it where it acts, in place of whichever release of its module is there, for kinds to which no requests
-    /// are routed. How it went is its [`Instance::readiness`]. Blocks for as long as that takes, some ms at most, so
-    /// that swaps happen in the order in which they are asked for.
-    fn engage(&self) {}
+    /// are routed. How it went is its [`Instance::readiness`]. Done when this returns, after some ms at most, or, where
+    /// that may take long, when the returned future ends; no other release of the module is to be engaged before.
+    fn engage(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
 
     /// It won't be wanted again on this node: what it keeps outside of this process goes when it is closed. Without
     /// this word it stays, for whoever comes after this process.

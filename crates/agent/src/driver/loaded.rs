@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hotswap_core::ids::{Digest, ModuleName, ReleaseRef};
 use hotswap_core::time::{CoreTime, Millis};
 use hotswap_package::Route;
-use hotswap_runtime::{Instance, Prepared, Readiness};
+use hotswap_runtime::{BoxFuture, Instance, Prepared, Readiness};
 
 use crate::ingress::{Ingress, Release};
 use crate::meter::Meter;
@@ -89,8 +89,14 @@ impl Loaded {
         );
     }
 
-    /// Shares a module's requests out in one store. Who is new to them is judged from here on.
-    pub(super) fn route(&mut self, module: &ModuleName, routes: &[(Digest, u8)], now: CoreTime) {
+    /// Shares a module's requests out in one store. Who is new to them is judged from here on. Returns who is on the way
+    /// to where it acts.
+    pub(super) fn route(
+        &mut self,
+        module: &ModuleName,
+        routes: &[(Digest, u8)],
+        now: CoreTime,
+    ) -> Vec<(Digest, BoxFuture<'static, ()>)> {
         let slot = self.ingress.slot(module);
         let before = slot.routes();
         let mut active = Vec::new();
@@ -119,9 +125,17 @@ impl Loaded {
             .collect();
         slot.set_active(active);
         self.ingress.set_routes(module, paths);
-        for release in acting {
-            release.instance().engage();
-        }
+        let instances = acting.iter().map(|release| release.instance());
+        instances
+            .filter_map(|instance| Some((instance.digest(), instance.engage()?)))
+            .collect()
+    }
+
+    /// How a release that was on its way to where it acts is there.
+    pub(super) fn entered(&mut self, module: &ModuleName, digest: &Digest) -> Option<Result<(), String>> {
+        let held = self.releases.get_mut(&(module.clone(), *digest))?;
+        held.said = readiness(&held.release);
+        Some(held.said.clone())
     }
 
     pub(super) fn preview(&self, module: &ModuleName, digest: Option<Digest>) {
@@ -163,11 +177,7 @@ impl Loaded {
                 let trouble = held.release.trouble(base.map(|base| &**base));
                 traps.and_then(|()| trouble.map_or(Ok(()), Err))
             } else {
-                match held.release.instance().readiness() {
-                    Readiness::Ready => Ok(()),
-                    Readiness::Failing(reason) => Err(reason),
-                    Readiness::Closed => Err("it was closed".to_owned()),
-                }
+                readiness(&held.release)
             };
             if health.is_ok() != held.said.is_ok() {
                 held.said.clone_from(&health);
@@ -175,6 +185,14 @@ impl Loaded {
             }
         }
         changes
+    }
+}
+
+fn readiness(release: &Release) -> Result<(), String> {
+    match release.instance().readiness() {
+        Readiness::Ready => Ok(()),
+        Readiness::Failing(reason) => Err(reason),
+        Readiness::Closed => Err("it was closed".to_owned()),
     }
 }
 

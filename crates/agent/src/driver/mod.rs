@@ -18,7 +18,7 @@ use hotswap_core::reconcile::{Action, Ledger, NodeInput, Reconciler};
 use hotswap_core::report::{Hello, ReleaseStatus};
 use hotswap_core::spec::Observe;
 use hotswap_core::time::{CoreTime, Millis};
-use hotswap_runtime::Runtimes;
+use hotswap_runtime::{BoxFuture, Runtimes};
 use hotswap_trust::Gate;
 use hotswap_wire::ServerMessage;
 use tokio::sync::{mpsc, oneshot};
@@ -91,6 +91,8 @@ pub(crate) struct Driver {
     /// Releases that are being drained, and how often at once.
     closing: BTreeMap<(ModuleName, Digest), u32>,
     collected: Option<BTreeSet<Digest>>,
+    /// Releases that are on their way to where they act, of which the machine isn't told yet.
+    entering: Vec<(ModuleName, Digest)>,
     health_at: CoreTime,
     /// Told once what the ledger wants served is served, or can't be.
     booted: Option<oneshot::Sender<Booted>>,
@@ -159,6 +161,7 @@ impl Driver {
             preparing: BTreeSet::new(),
             closing: BTreeMap::new(),
             collected: None,
+            entering: Vec::new(),
             health_at: CoreTime(0),
             booted: Some(booted),
         };
@@ -268,10 +271,13 @@ impl Driver {
                     let now = self.now();
                     let first = routes.first().map(|(digest, _)| *digest);
                     let span = self.parts.spans.begin("switch", &module, first);
-                    self.loaded.route(&module, &routes, now);
+                    let entering = self.loaded.route(&module, &routes, now);
                     span.end(None);
                     let trace_id = self.parts.spans.trace_id(&module);
                     tracing::info!(%module, ?routes, trace_id, "serves");
+                    for (digest, entered) in entering {
+                        self.enter(&module, digest, entered);
+                    }
                 }
                 Action::Preview { module, digest } => self.loaded.preview(&module, digest),
                 Action::Unload { module, digest } => self.unload(&module, digest),
@@ -283,6 +289,20 @@ impl Driver {
                 Action::Alarm(alarm) => tracing::error!(%alarm, "the server's spec was refused"),
             }
         }
+        for (module, digest) in std::mem::take(&mut self.entering) {
+            self.step(NodeInput::Entering { module, digest });
+        }
+    }
+
+    /// Waits beside everything else until a release is where it acts. Work in the kernel is never given up.
+    fn enter(&mut self, module: &ModuleName, digest: Digest, entered: BoxFuture<'static, ()>) {
+        self.entering.push((module.clone(), digest));
+        let (module, done) = (module.clone(), self.done.0.clone());
+        self.tasks.spawn(async move {
+            entered.await;
+            // A driver that is gone needs no answer.
+            let _ = done.send(Done::Entered { module, digest }).await;
+        });
     }
 
     /// Starts work whose end is heard later; it is given up when the driver ends.
@@ -409,6 +429,19 @@ impl Driver {
                     digest,
                     result,
                 });
+            }
+            Done::Entered { module, digest } => {
+                if let Some(result) = self.loaded.entered(&module, &digest) {
+                    if let Err(reason) = &result {
+                        let trace_id = self.parts.spans.trace_id(&module);
+                        tracing::warn!(%module, release = %digest, %reason, trace_id, "a release is not where it acts");
+                    }
+                    self.step(NodeInput::Health {
+                        module,
+                        digest,
+                        result,
+                    });
+                }
             }
             Done::Closed { module, digest } => self.closed(module, digest),
             Done::Smoked { module, outcome } => self.step(NodeInput::Smoke { module, outcome }),

@@ -31,6 +31,8 @@ pub(super) enum Done {
         digest: Digest,
         result: Result<Arc<dyn Instance>, String>,
     },
+    /// A release is where it acts, or can't be.
+    Entered { module: ModuleName, digest: Digest },
     /// A release was drained and freed.
     Closed { module: ModuleName, digest: Digest },
     Smoked {

@@ -35,6 +35,15 @@ pub enum NodeInput {
         /// Warm and healthy, or why not.
         result: Result<(), String>,
     },
+    /// A loaded release that was just routed to is not at work yet: putting it where it acts takes a while, as a kernel
+    /// module's load does. The next [`NodeInput::Health`] of it says how that ended. Until then the module's routes stay
+    /// as they are, and the release is not taken to be healthy for any time.
+    Entering {
+        /// The module.
+        module: ModuleName,
+        /// The release.
+        digest: Digest,
+    },
     /// A loaded release's own health. Saying the same again is free.
     Health {
         /// The module.

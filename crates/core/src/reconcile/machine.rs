@@ -100,6 +100,9 @@ impl Reconciler {
                     slot.loaded(&digest, result.map_err(|reason| account(&reason)), now)
                 });
             }
+            NodeInput::Entering { module, digest } => {
+                self.tell(&module, now, &mut out, |slot| slot.entering(&digest));
+            }
             NodeInput::Health {
                 module,
                 digest,

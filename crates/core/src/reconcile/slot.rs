@@ -35,6 +35,8 @@ enum Progress {
         /// Since when it is healthy at what it is used for now, or what is wrong.
         healthy: Result<CoreTime, String>,
     },
+    /// Loaded, and on its way to where it acts.
+    Entering,
     Failed {
         reason: String,
         retry_at: CoreTime,
@@ -152,7 +154,8 @@ impl Slot {
     /// Routes as the ledger intends, once that is durable if somebody is on trial by it.
     fn route(&mut self, look: &mut Look<'_>) {
         let routes = look.entry.routes();
-        if self.routes == routes {
+        // Whoever is entering can't be stopped on the way, and is left afterwards.
+        if self.routes == routes || self.is_somebody_entering() {
             return;
         }
         let on_trial = look.entry.trial.as_ref().map(|trial| trial.release.id());
@@ -365,7 +368,7 @@ impl Slot {
                 // Their answers are still to come.
                 Progress::Preparing | Progress::Loading => return true,
                 Progress::Prepared | Progress::Failed { .. } => return prefetched,
-                Progress::Loaded { .. } => {}
+                Progress::Loaded { .. } | Progress::Entering => {}
             }
             look.out.push(Action::Unload {
                 module: look.module.clone(),
@@ -393,7 +396,7 @@ impl Slot {
             let status = match &held.at {
                 Progress::Preparing => ReleaseStatus::Fetching,
                 Progress::Prepared => ReleaseStatus::Prefetched,
-                Progress::Loading => ReleaseStatus::Loading,
+                Progress::Loading | Progress::Entering => ReleaseStatus::Loading,
                 Progress::Loaded { healthy: Ok(since) } => ReleaseStatus::Ready {
                     healthy_for: now.since(*since),
                 },
@@ -459,21 +462,32 @@ impl Slot {
         true
     }
 
+    /// Takes in that a release is on its way to where it acts. `false`: it isn't one that was routed to.
+    pub(super) fn entering(&mut self, digest: &Digest) -> bool {
+        let serves = self.serves(digest);
+        match self.held.get_mut(digest) {
+            Some(held) if serves && matches!(held.at, Progress::Loaded { .. }) => {
+                held.at = Progress::Entering;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Takes in a loaded release's health. `false`: it says nothing new.
     pub(super) fn health(&mut self, digest: &Digest, result: Result<(), String>, now: CoreTime) -> bool {
-        let Some(Held {
-            at: Progress::Loaded { healthy },
-            ..
-        }) = self.held.get_mut(digest)
-        else {
+        let Some(held) = self.held.get_mut(digest) else {
             return false;
         };
-        match (result, &*healthy) {
-            (Ok(()), Ok(_)) => return false,
-            (Err(new), Err(known)) if new == *known => return false,
-            (Ok(()), Err(_)) => *healthy = Ok(now),
-            (Err(reason), _) => *healthy = Err(reason),
+        match (&result, &held.at) {
+            (Ok(()), Progress::Loaded { healthy: Ok(_) }) => return false,
+            (Err(new), Progress::Loaded { healthy: Err(known) }) if new == known => return false,
+            (_, Progress::Loaded { .. } | Progress::Entering) => {}
+            _ => return false,
         }
+        held.at = Progress::Loaded {
+            healthy: result.map(|()| now),
+        };
         true
     }
 
@@ -490,11 +504,15 @@ impl Slot {
         self.routes.iter().any(|(other, _)| other == digest)
     }
 
+    fn is_somebody_entering(&self) -> bool {
+        self.held.values().any(|held| held.at == Progress::Entering)
+    }
+
     fn is_loaded(&self, digest: &Digest) -> bool {
         matches!(
             self.held.get(digest),
             Some(Held {
-                at: Progress::Loaded { .. },
+                at: Progress::Loaded { .. } | Progress::Entering,
                 ..
             })
         )
@@ -504,7 +522,7 @@ impl Slot {
         matches!(
             self.held.get(digest),
             Some(Held {
-                at: Progress::Loaded { healthy: Ok(_) },
+                at: Progress::Loaded { healthy: Ok(_) } | Progress::Entering,
                 ..
             })
         )

@@ -315,9 +315,10 @@ impl Instance for EbpfInstance {
         &self.loaded.manifest
     }
 
-    fn engage(&self) {
+    fn engage(&self) -> Option<BoxFuture<'static, ()>> {
         self.loaded.state().wanted = true;
         self.loaded.see_to();
+        None
     }
 
     fn dismiss(&self) {

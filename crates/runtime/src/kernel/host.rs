@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::{Kind, Manifest};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::spawn_blocking;
 
 use super::blame::{RECORD, judge};
@@ -56,6 +57,8 @@ struct HostShared {
     boot: String,
     release: String,
     watchdog: Arc<Watchdog>,
+    /// Whose turn it is to load: one at a time, so that it is known who was if the node goes down.
+    turn: Arc<AsyncMutex<()>>,
     modules: Shared<String, Module>,
     /// The number of the node's newest load, once it was judged what other boots left.
     newest: Mutex<Option<Arc<AtomicU64>>>,
@@ -70,6 +73,7 @@ pub(super) struct Module {
     release: String,
     pub(super) watchdog: Arc<Watchdog>,
     newest: Arc<AtomicU64>,
+    pub(super) turn: Arc<AsyncMutex<()>>,
     users: Mutex<Users>,
 }
 
@@ -170,6 +174,7 @@ impl KernelHost {
                 system,
                 boot,
                 release,
+                turn: Arc::default(),
                 modules: Shared::default(),
                 newest: Mutex::default(),
             }),
@@ -200,6 +205,7 @@ impl HostShared {
                 release: self.release.clone(),
                 watchdog: Arc::clone(&self.watchdog),
                 newest,
+                turn: Arc::clone(&self.turn),
                 users: Mutex::new(Users {
                     record,
                     active: None,

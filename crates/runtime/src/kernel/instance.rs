@@ -1,13 +1,14 @@
 //! One version: in its place in the kernel, on standby as a file, or only looked at.
 
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::{Manifest, Style};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::counting::Counting;
 use super::host::{Module, Users};
@@ -46,6 +47,8 @@ pub(super) struct State {
     trouble: Option<String>,
     /// Whether it waits for something else to be there.
     waits: bool,
+    /// How often it is being put in its place now.
+    engaging: u32,
     dismissed: bool,
     closed: bool,
     /// Since when it is in its place, and what the kernel's taint was before.
@@ -67,11 +70,23 @@ impl Loaded {
         version.kernel.deadline.get() * 4 + HANGS_AFTER
     }
 
-    /// Puts the version in its place, and returns when it is there, or can't be, or hangs.
-    fn engage(self: &Arc<Self>) {
-        let Some((_, version)) = &self.at else { return };
-        let (done, is_done) = mpsc::channel();
-        let own = Arc::clone(self);
+    /// Whether it is in its place already, as it should be.
+    fn is_there(self: &Arc<Self>) -> bool {
+        let Some((module, _)) = &self.at else { return true };
+        // Somebody is being put in the place, who may be it.
+        let Some(users) = module.try_lock() else {
+            return false;
+        };
+        let active = users.active.as_ref();
+        active.is_some_and(|active| Arc::ptr_eq(active, self)) && self.state().trouble.is_none()
+    }
+
+    /// Puts the version in its place, and ends when it is there, or can't be, or hangs.
+    async fn engage(self: Arc<Self>) {
+        let Some((module, version)) = &self.at else { return };
+        let turn = module.turn.lock().await;
+        let (done, is_done) = oneshot::channel();
+        let own = Arc::clone(&self);
         // A thread of its own: whoever hangs in the kernel can't be got out of it.
         thread::spawn(move || {
             own.put();
@@ -79,7 +94,10 @@ impl Loaded {
             let _ = done.send(());
         });
         let patience = Self::patience(version);
-        if is_done.recv_timeout(patience).is_err() {
+        let in_time = timeout(patience, is_done).await;
+        // Whoever hangs hinders no other module.
+        drop(turn);
+        if in_time.is_err() {
             let trouble = format!(
                 "the kernel has been loading for more than {} s, and can't be interrupted: the node has to be started \
                  again",
@@ -281,9 +299,17 @@ impl Instance for KernelInstance {
         &self.loaded.manifest
     }
 
-    fn engage(&self) {
+    fn engage(&self) -> Option<BoxFuture<'static, ()>> {
         self.loaded.state().wanted = true;
-        self.loaded.engage();
+        if self.loaded.is_there() {
+            return None;
+        }
+        self.loaded.state().engaging += 1;
+        let loaded = Arc::clone(&self.loaded);
+        Some(Box::pin(async move {
+            Arc::clone(&loaded).engage().await;
+            loaded.state().engaging -= 1;
+        }))
     }
 
     fn dismiss(&self) {
@@ -303,10 +329,10 @@ impl Instance for KernelInstance {
         let (module, _) = self.loaded.at.as_ref()?;
         let waits = {
             let state = self.loaded.state();
-            state.wanted && state.waits && !state.closed
+            state.wanted && state.waits && !state.closed && state.engaging == 0
         };
-        if waits {
-            self.loaded.engage();
+        if let Some(engaged) = waits.then(|| self.engage()).flatten() {
+            tokio::spawn(engaged);
         }
         self.loaded.look_after();
         Some(self.loaded.counting().look(module.sysfs()))

@@ -1,5 +1,6 @@
 //! How a version comes to its place, and what is done where it can't: whatever was there before is there again.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -198,12 +199,12 @@ impl Place<'_> {
             return failed(refusal);
         }
         let wanted = next.depends.iter().chain(&next.kernel.gate);
-        let missing: Vec<&str> = wanted
+        let missing: BTreeSet<&str> = wanted
             .filter(|name| !self.sysfs().is_loaded(name))
             .map(String::as_str)
             .collect();
         if !missing.is_empty() {
-            let missing = missing.join(", ");
+            let missing = Vec::from_iter(missing).join(", ");
             return Err(NotPut::Waits(format!(
                 "{module} needs modules that are not loaded: {missing}; deploy or load them first"
             )));

@@ -260,6 +260,13 @@ impl Rig {
         }
     }
 
+    pub(super) fn entering(&mut self, n: u8) {
+        self.input(NodeInput::Entering {
+            module: module(),
+            digest: digest(n),
+        });
+    }
+
     pub(super) fn health(&mut self, n: u8, result: Result<(), &str>) {
         let result = result.map_err(str::to_owned);
         self.input(NodeInput::Health {

@@ -420,3 +420,52 @@ fn once_it_was_asked_to_stop_nothing_is_due_any_more() {
     rig.input(NodeInput::Shutdown);
     assert_eq!(rig.machine.wake_at(), None);
 }
+
+#[test]
+fn whoever_takes_time_to_enter_is_waited_for_before_it_settles_or_anything_else_is_routed() {
+    let mut rig = settled();
+    rig.spec(2, on_trial(2, 2, Some(1), 100));
+    rig.finish_write();
+    rig.finish_prepare(digest(2), Ok(()));
+    rig.finish_load(digest(2), Ok(()));
+    rig.finish_write();
+    assert_eq!(rig.serves(), [(2, 100)]);
+    rig.entering(2);
+    rig.now = rig.now + SETTLE + SETTLE;
+    rig.input(NodeInput::Tick);
+    assert_eq!(rig.status()[&2], ReleaseStatus::Loading);
+    rig.spec(3, at_rest(1, &[1]));
+    rig.run();
+    assert_eq!(rig.serves(), [(2, 100)], "nobody can be stopped while entering");
+    rig.health(2, Ok(()));
+    rig.run();
+    assert_eq!(rig.serves(), [(1, 100)]);
+    assert_eq!(rig.entry().committed, Some(release(1)));
+}
+
+#[test]
+fn whoever_fails_to_enter_is_left_at_once_and_who_enters_settles_from_then_on() {
+    let mut rig = settled();
+    rig.spec(2, on_trial(2, 2, Some(1), 100));
+    rig.finish_write();
+    rig.finish_prepare(digest(2), Ok(()));
+    rig.finish_load(digest(2), Ok(()));
+    rig.finish_write();
+    rig.entering(2);
+    rig.health(2, Err("its start failed"));
+    assert_eq!(rig.serves(), [(1, 100)]);
+    rig.run();
+    assert_eq!(rig.machine.vetoes().count(), 1);
+    let mut rig = settled();
+    rig.spec(2, at_rest(2, &[2, 1]));
+    rig.finish_write();
+    rig.finish_prepare(digest(2), Ok(()));
+    rig.finish_load(digest(2), Ok(()));
+    rig.finish_write();
+    rig.entering(2);
+    rig.now = rig.now + SETTLE + SETTLE;
+    rig.health(2, Ok(()));
+    assert_eq!(rig.entry().committed, Some(release(1)));
+    rig.run();
+    assert_eq!(rig.entry().committed, Some(release(2)));
+}
