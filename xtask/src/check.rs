@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::run::{self, cargo};
+use crate::vm::{Machine, Missing};
 use crate::{modules, purity};
 
 /// Simulated runs of a full test.
@@ -54,7 +55,7 @@ impl Tool {
 #[derive(Default)]
 struct Steps {
     done: Vec<(&'static str, Duration)>,
-    left_out: Vec<&'static str>,
+    left_out: Vec<String>,
 }
 
 impl Steps {
@@ -69,7 +70,7 @@ impl Steps {
     fn has(&mut self, tool: &Tool) -> bool {
         let there = tool.is_there();
         if !there {
-            self.left_out.push(tool.without);
+            self.left_out.push(tool.without.to_owned());
         }
         there
     }
@@ -93,7 +94,7 @@ impl Steps {
 
 pub(crate) fn test(seeds: u64) -> Result<()> {
     let mut steps = Steps::default();
-    test_steps(&mut steps, seeds)?;
+    test_steps(&mut steps, seeds, Missing::Tell)?;
     steps.close("test");
     Ok(())
 }
@@ -144,12 +145,12 @@ pub(crate) fn ci() -> Result<()> {
             })?;
         }
     }
-    test_steps(&mut steps, SIM_SEEDS)?;
+    test_steps(&mut steps, SIM_SEEDS, Missing::Install)?;
     steps.close("ci");
     Ok(())
 }
 
-fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
+fn test_steps(steps: &mut Steps, seeds: u64, missing: Missing) -> Result<()> {
     anyhow::ensure!(OPENSSL.is_there(), OPENSSL.without);
     if steps.has(&NEXTEST) {
         steps.step("tests", || {
@@ -179,7 +180,26 @@ fn test_steps(steps: &mut Steps, seeds: u64) -> Result<()> {
     steps.step("sim", || {
         run::run(built("hotswap-sim").args(["--seeds", &seeds.to_string()]))
     })?;
-    steps.step("chaos", || run::run(built("hotswap-chaos").args(CHAOS)))
+    steps.step("chaos", || run::run(built("hotswap-chaos").args(CHAOS)))?;
+    kernel_modules(steps, missing)
+}
+
+/// Kernel modules in a virtual machine, where that can be had.
+fn kernel_modules(steps: &mut Steps, missing: Missing) -> Result<()> {
+    let machine = match Machine::get(missing) {
+        Ok(machine) => machine,
+        Err(why) => {
+            steps
+                .left_out
+                .push(format!("kernel modules in a virtual machine: {why}"));
+            return Ok(());
+        }
+    };
+    if let Err(why) = &machine.virt_fw_vars {
+        let why = format!("kernel modules that are signed by a key of the machine's: {why}");
+        steps.left_out.push(why);
+    }
+    steps.step("kernel modules", || machine.test())
 }
 
 /// A program of the workspace, which was built before.

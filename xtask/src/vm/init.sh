@@ -8,6 +8,9 @@ mount -t devtmpfs dev /dev
 for name in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk failover net_failover virtio_net; do
     insmod /drivers/$name.ko
 done
+# Opened by nobody, it does nothing.
+insmod /drivers/watchdog.ko
+insmod /drivers/softdog.ko soft_margin=15
 mount -t ext4 /dev/vda /data
 ip link set lo up
 ip addr add 10.0.2.15/24 dev eth0
@@ -40,8 +43,10 @@ parameters=/sys/module/hotswap_gate/parameters
         sleep 0.3
     done 2> /dev/null
 ) &
+set -o pipefail
 while :; do
-    LD_LIBRARY_PATH=/data/lib /data/lib/ld-linux-x86-64.so.2 /data/hotswap agent $(cat /data/arguments) 2>&1
+    # Through a pipe, so that its log is JSON.
+    LD_LIBRARY_PATH=/data/lib /data/lib/ld-linux-x86-64.so.2 /data/hotswap agent $(cat /data/arguments) 2>&1 | cat
     echo "the agent ended with $?"
     sleep 1
 done

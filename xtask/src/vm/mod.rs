@@ -1,118 +1,89 @@
 //! What the tests of kernel modules in a virtual machine are given: a kernel of the distribution's, an initramfs, and the
 //! example modules built for that kernel.
 
-use std::ffi::OsStr;
+mod boot;
+mod build;
+mod provide;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+
+pub(crate) use provide::Missing;
 
 use crate::run;
 
-/// What must be installed, each with a Debian package that has it.
-const TOOLS: [(&str, &[&str], &str); 7] = [
-    ("qemu-system-x86_64", &["--version"], "qemu-system-x86"),
-    ("busybox", &["true"], "busybox-static"),
-    ("cpio", &["--version"], "cpio"),
-    ("mke2fs", &["-V"], "e2fsprogs"),
-    ("dpkg-deb", &["--version"], "dpkg"),
-    ("make", &["--version"], "make"),
-    ("gcc", &["--version"], "gcc"),
-];
-/// Of which kernels the headers are taken.
-const FLAVOUR: &str = "-cloud-amd64";
-const DRIVERS: [&str; 9] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_modern_dev",
-    "virtio_pci_legacy_dev",
-    "virtio_pci",
-    "virtio_blk",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
-/// The versions of the plain module, and how each is built.
-const PLAIN: [(&str, &str); 4] = [
-    ("1.0.0", ""),
-    ("1.1.0", ""),
-    ("1.2.0", " -DFAULT_FAIL"),
-    ("1.3.0", " -DFAULT_PANIC"),
-];
+/// A kernel to boot.
+pub(crate) struct Machine {
+    dir: PathBuf,
+    release: String,
+    image: PathBuf,
+    /// What makes firmware that trusts a key; or why there is none, and no test of signatures.
+    pub(crate) virt_fw_vars: Result<PathBuf, String>,
+}
 
-/// Runs the tests; the first run fetches the kernel.
+/// Runs the tests and nothing else; the first run fetches the kernel.
 pub(crate) fn test() -> Result<()> {
-    let dir = prepare()?;
-    let mut test = run::cargo();
-    test.env("HOTSWAP_VM", &dir).args([
-        "test",
-        "--release",
-        "--locked",
-        "--workspace",
-        "--test",
-        "cli",
-        "kernel::",
-        "--",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
-    run::run(&mut test)
-}
-
-fn prepare() -> Result<PathBuf> {
-    let missing: Vec<&str> = TOOLS
-        .iter()
-        .filter(|(program, args, _)| !run::there_is(program, args))
-        .map(|(_, _, package)| *package)
-        .collect();
-    let headers = newest_headers();
-    let Some(release) = headers.filter(|_| missing.is_empty()) else {
-        bail!(
-            "something is missing: apt-get install --no-install-recommends {} linux-headers{FLAVOUR}",
-            missing.join(" ")
-        );
-    };
-    let dir = run::root().join("target/vm").join(&release);
-    fs::create_dir_all(&dir)?;
-    fs::write(dir.join("release"), &release)?;
-    let image = dir.join("image");
-    if !image.exists() {
-        let package = format!("linux-image-{release}");
-        run::run(
-            Command::new("apt-get")
-                .args(["download", &package])
-                .current_dir(&dir),
-        )?;
-        let deb = files(&dir)?
-            .into_iter()
-            .find(|path| path.extension() == Some(OsStr::new("deb")))
-            .context("apt-get downloaded nothing")?;
-        let part = dir.join("image.part");
-        run::run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&part))?;
-        fs::rename(part, &image)?;
+    let machine = Machine::get(Missing::Tell).map_err(anyhow::Error::msg)?;
+    if let Err(why) = &machine.virt_fw_vars {
+        println!("left out: kernel modules that are signed by a key of the machine's: {why}");
     }
-    fs::copy(image.join(format!("boot/vmlinuz-{release}")), dir.join("vmlinuz"))?;
-    initramfs(&dir, &image.join("lib/modules").join(&release))?;
-    modules(&dir, &release)?;
-    Ok(dir)
+    machine.test()
 }
 
-/// The newest kernel whose headers are installed.
-fn newest_headers() -> Option<String> {
-    let releases = files(Path::new("/lib/modules")).ok()?.into_iter();
-    let mut releases: Vec<String> = releases
-        .filter(|path| path.join("build/Makefile").exists())
-        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-        .filter(|release| release.ends_with(FLAVOUR))
-        .collect();
-    releases.sort_by_key(|release| numbers(release));
-    releases.pop()
-}
+impl Machine {
+    /// Gets what is needed.
+    ///
+    /// # Errors
+    /// It can't be had, and why.
+    pub(crate) fn get(missing: Missing) -> Result<Self, String> {
+        let release = provide::kernel(missing)?;
+        let target = run::root().join("target");
+        let dir = target.join("vm").join(&release);
+        let image = fs::create_dir_all(&dir)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| boot::image(&dir, &release))
+            .map_err(|error| format!("the kernel {release} could not be fetched: {error:#}"))?;
+        Ok(Self {
+            virt_fw_vars: provide::virt_fw_vars(missing, &target),
+            dir,
+            release,
+            image,
+        })
+    }
 
-fn numbers(release: &str) -> Vec<u64> {
-    let numbers = release.split(|c: char| !c.is_ascii_digit());
-    numbers.filter_map(|number| number.parse().ok()).collect()
+    /// Builds what is booted and loaded, and runs the tests with it.
+    pub(crate) fn test(&self) -> Result<()> {
+        let (dir, release) = (&self.dir, &self.release);
+        fs::write(dir.join("release"), release)?;
+        fs::copy(
+            self.image.join(format!("boot/vmlinuz-{release}")),
+            dir.join("vmlinuz"),
+        )?;
+        boot::initramfs(dir, &self.image.join("lib/modules").join(release))?;
+        build::modules(dir, release)?;
+        boot::forget_firmware(dir)?;
+        if let Ok(virt_fw_vars) = &self.virt_fw_vars {
+            build::sign(dir, release)?;
+            boot::firmware(dir, virt_fw_vars)?;
+        }
+        let mut test = run::cargo();
+        // Machines that are started again wait for a watchdog, and not for a processor: two beside each other.
+        test.env("HOTSWAP_VM", dir).args([
+            "test",
+            "--release",
+            "--locked",
+            "--workspace",
+            "--test",
+            "cli",
+            "kernel::",
+            "--",
+            "--nocapture",
+            "--test-threads=2",
+        ]);
+        run::run(&mut test)
+    }
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -125,58 +96,4 @@ fn fresh(dir: &Path) -> Result<()> {
         fs::remove_dir_all(dir)?;
     }
     Ok(fs::create_dir_all(dir)?)
-}
-
-fn initramfs(dir: &Path, modules: &Path) -> Result<()> {
-    let root = dir.join("root");
-    fresh(&root)?;
-    for folder in ["bin", "proc", "sys", "dev", "data", "tmp", "drivers"] {
-        fs::create_dir(root.join(folder))?;
-    }
-    let init = root.join("init");
-    fs::write(&init, include_str!("init.sh"))?;
-    let shell = "\
-        set -e
-        cp \"$(command -v busybox)\" bin/busybox
-        chmod +x init
-        for name in \"$@\"; do find \"$MODULES\" -name \"$name.ko\" -exec cp {} drivers/ \\; ; done
-        find . | cpio --quiet -o -H newc > ../initramfs";
-    run::run(
-        Command::new("sh")
-            .args(["-c", shell, "sh"])
-            .args(DRIVERS)
-            .env("MODULES", modules)
-            .current_dir(&root),
-    )
-}
-
-/// Builds the example modules; of the plain one each version.
-fn modules(dir: &Path, release: &str) -> Result<()> {
-    let sources = run::root().join("modules/kernel/src");
-    let built = dir.join("modules");
-    fresh(&built)?;
-    for (version, fault) in PLAIN {
-        let work = dir.join("work");
-        fresh(&work)?;
-        for file in files(&sources)? {
-            fs::copy(&file, work.join(file.file_name().context("a file has a name")?))?;
-        }
-        run::output(
-            Command::new("make")
-                .arg("-C")
-                .arg(Path::new("/lib/modules").join(release).join("build"))
-                .arg(format!("M={}", work.display()))
-                .arg(format!("HOTSWAP_PLAIN=-DVERSION='\"{version}\"'{fault}"))
-                .arg("modules"),
-        )?;
-        fs::copy(
-            work.join("hotswap_plain.ko"),
-            built.join(format!("hotswap_plain-{version}.ko")),
-        )?;
-        for other in ["hotswap_gate", "greeter_1_0_0", "greeter_1_1_0", "hotswap_patch"] {
-            let name = format!("{other}.ko");
-            fs::copy(work.join(&name), built.join(&name))?;
-        }
-    }
-    Ok(())
 }

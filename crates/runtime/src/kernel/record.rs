@@ -262,8 +262,10 @@ mod tests {
 
     #[test]
     fn who_is_loaded_once_more_is_being_loaded_until_that_is_noted() {
-        let mut record = Record::default();
-        record.active = Some(active("a"));
+        let mut record = Record {
+            active: Some(active("a")),
+            ..Record::default()
+        };
         // Somebody had unloaded it.
         record.begin(active("a"), None, 2);
         let cut_short = CutShort {

@@ -225,7 +225,9 @@ impl Guest {
     fn deploy(&self, name: &str, version: &str, exits: i32) -> Value {
         let begun = Instant::now();
         let args = ["--to", "Production", "--email", "a@b.example", "-o", "json"];
-        let asked = self.server.run(&[&["deploy", name, version], &args[..]].concat());
+        let asked = self
+            .server
+            .run(&[&["deploy", name, version][..], &args[..]].concat());
         let id = asked.exits(0).json()["executionId"].as_str().unwrap().to_owned();
         let ended = self.server.run(&["status", &id, "--watch"]);
         let status = self.server.run(&["status", &id, "-o", "json"]).json();
