@@ -6,7 +6,7 @@ use std::io;
 pub(super) fn told(error: &io::Error) -> String {
     let means = match error.raw_os_error() {
         Some(libc::EKEYREJECTED | libc::ENOKEY) => {
-            "this node's kernel loads only modules with a signature by a key that it trusts, and this file has none; sign it \
+            "this node's kernel loads only modules with a signature by a key that it trusts, and this file has none that holds; sign it \
              with the kernel's sign-file by such a key before it is packed"
         }
         Some(libc::EBADMSG | libc::ENOPKG) => {

@@ -124,8 +124,9 @@ impl Loaded {
         let former = users.active.clone();
         let (from, taint) = (self.counting().read(module.sysfs()), module.sysfs().taint());
         if !std::mem::replace(&mut users.watched, true) {
-            module.watchdog.begin(Instant::now() + Self::patience(version));
+            module.watchdog.watch();
         }
+        let load = module.watchdog.begin(Instant::now() + Self::patience(version));
         if let Some(former) = &former {
             // While it is still there.
             former.counting().look(module.sysfs());
@@ -133,7 +134,7 @@ impl Loaded {
         let begun = Instant::now();
         let put = module.at(&mut users.record, |place| place.put(version));
         let took_ms = begun.elapsed().as_secs_f64() * 1e3;
-        module.watchdog.over();
+        module.watchdog.over(load);
         let (name, label) = (&self.manifest.name, &self.label);
         let mut state = self.state();
         match put {

@@ -1,6 +1,7 @@
 //! The device that restarts a machine which hangs: spoken to while something new is loaded or watched, and by nobody
 //! else then.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,9 +25,16 @@ pub(super) struct Watchdog {
 struct State {
     /// What is being watched.
     watched: u32,
-    /// When the load that is under way must be over; after it nobody speaks to the device any more.
-    by: Option<Instant>,
+    /// When each load that is under way must be over; after it nobody speaks to the device any more.
+    loads: BTreeMap<u64, Instant>,
+    begun: u64,
     running: bool,
+}
+
+impl State {
+    fn is_late(&self, now: Instant) -> bool {
+        self.loads.values().any(|by| *by < now)
+    }
 }
 
 impl Watchdog {
@@ -41,12 +49,11 @@ impl Watchdog {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something is watched from now on; a load that begins now must be over by then.
-    pub(super) fn begin(&self, by: Instant) {
+    /// Something is watched from now on.
+    pub(super) fn watch(&self) {
         let Some(device) = &self.device else { return };
         let mut state = self.lock();
         state.watched += 1;
-        state.by = Some(by);
         if state.running {
             return;
         }
@@ -63,9 +70,18 @@ impl Watchdog {
         }
     }
 
-    /// The load is over.
-    pub(super) fn over(&self) {
-        self.lock().by = None;
+    /// A load begins that must be over by then; what it returns ends it. One that hangs is not ended by others.
+    pub(super) fn begin(&self, by: Instant) -> u64 {
+        let mut state = self.lock();
+        state.begun += 1;
+        let load = state.begun;
+        state.loads.insert(load, by);
+        load
+    }
+
+    /// A load is over.
+    pub(super) fn over(&self, load: u64) {
+        self.lock().loads.remove(&load);
     }
 
     /// Something is watched no more.
@@ -91,11 +107,31 @@ fn speak(mut device: &File, shared: &(Mutex<State>, Condvar)) {
             }
             return;
         }
-        let late = state.by.is_some_and(|by| by < Instant::now());
-        if !late && let Err(error) = say(device, b"\0") {
+        if !state.is_late(Instant::now())
+            && let Err(error) = say(device, b"\0")
+        {
             tracing::warn!(%error, "the watchdog can't be spoken to");
         }
         let waited = shared.1.wait_timeout(state, SPEAK_EVERY);
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_that_hangs_is_late_whatever_else_is_loaded_meanwhile() {
+        let watchdog = Watchdog::new(None);
+        let now = Instant::now();
+        let hangs = watchdog.begin(now);
+        let other = watchdog.begin(now + Duration::from_secs(60));
+        let later = now + Duration::from_secs(1);
+        assert!(watchdog.lock().is_late(later));
+        watchdog.over(other);
+        assert!(watchdog.lock().is_late(later));
+        watchdog.over(hangs);
+        assert!(!watchdog.lock().is_late(later));
     }
 }
