@@ -53,6 +53,8 @@ mutants! {
     AnswerForgotten "answer-forgotten" "first answers aren't kept with their events"
     FullForgets "full-forgets" "a batch that the disk refused stays decided"
     LedgerUnsynced "ledger-unsynced" "an agent calls its ledger durable before it is"
+    RecordForgotten "record-forgotten" "a node forgets with which load it went down"
+    StallHealthy "stall-healthy" "a load that stalled and was taken back counts as healthy"
 }
 
 #[cfg(feature = "mutants")]

@@ -34,13 +34,15 @@ macro_rules! faults {
 }
 
 faults! {
-    // Drawn for each message, write or batch.
+    // Drawn for each message, write, batch or load.
     Delay "delay" "network" "a late message changes how long it takes, not what comes of it"
     Twice "twice" "network" "a message that comes twice, late and out of order counts once"
     Drop "drop" "network" "a lost message ends its session, and what it said is said again"
     SlowSync "slow-sync" "store" "nothing leaves before its batch is durable, however long that takes"
     SlowLedger "slow-ledger" "node" "no switch before the ledger says so, however long that takes"
     TornLedger "torn-ledger" "node" "half a ledger is never read; the one before it holds"
+    Stall "stall" "node" "a load that is not over at its deadline is left; who served before it serves"
+    LoadReboot "load-reboot" "node" "a node that went down with a load never loads that release again"
     // Drawn once for each node.
     Drift "drift" "clock" "a clock that runs fast or slow moves soaks and deadlines by no more than that"
     // Drawn for a moment of the run.

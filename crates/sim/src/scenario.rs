@@ -69,6 +69,20 @@ pub enum Behaviour {
         /// When.
         after: u64,
     },
+    /// Where it is loaded into a kernel, its load is not over at its deadline.
+    Stalls {
+        /// On one in so many nodes.
+        one_in: u64,
+        /// Whether it can be taken back.
+        reverses: bool,
+    },
+    /// Where it is loaded into a kernel, its load takes the machine down.
+    TakesDown {
+        /// On one in so many nodes.
+        one_in: u64,
+        /// Whether it hangs before that until the watchdog bites.
+        hangs: bool,
+    },
     /// Its smoke checks fail.
     SmokeFails {
         /// On one in so many nodes.
@@ -406,8 +420,8 @@ fn freeze(later: u64) -> FreezeWindow {
 
 fn module(n: u64, profile: Profile, rng: &mut Rng) -> ModulePlan {
     let calm = profile == Profile::Calm;
-    let kind = if !calm && rng.chance(60) {
-        Kind::Ebpf
+    let kind = if !calm && rng.chance(120) {
+        *rng.pick(&[Kind::Ebpf, Kind::Kernel])
     } else {
         *rng.pick(&[Kind::Wasm, Kind::Process])
     };
@@ -422,6 +436,8 @@ fn module(n: u64, profile: Profile, rng: &mut Rng) -> ModulePlan {
         };
         let behaviour = if calm || (version == 1 && rng.chance(800)) {
             Behaviour::Good
+        } else if kind == Kind::Kernel && rng.chance(400) {
+            at_loading(rng)
         } else {
             behaviour(rng)
         };
@@ -456,5 +472,21 @@ fn behaviour(rng: &mut Rng) -> Behaviour {
         10..=12 => Behaviour::Errs(rng.range(100, 600)),
         13 => Behaviour::Slow(rng.range(6, 20)),
         _ => Behaviour::Good,
+    }
+}
+
+/// How a release that is loaded into a kernel may go wrong as it is.
+fn at_loading(rng: &mut Rng) -> Behaviour {
+    let one_in = *rng.pick(&[1, 1, 3, 8]);
+    if rng.chance(500) {
+        Behaviour::Stalls {
+            one_in,
+            reverses: rng.chance(700),
+        }
+    } else {
+        Behaviour::TakesDown {
+            one_in,
+            hangs: rng.chance(300),
+        }
     }
 }

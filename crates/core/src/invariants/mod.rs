@@ -18,7 +18,7 @@ use crate::observe::Observations;
 use crate::state::State;
 use crate::time::Now;
 
-pub use node::NodeTruth;
+pub use node::{InPlace, NodeTruth};
 
 /// Which invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +46,8 @@ pub enum Invariant {
     A6Clock,
     A7Answered,
     A8VetoHolds,
+    A9InPlace,
+    A10NotAgain,
     L1Ends,
     L2Converges,
     L3Quiet,

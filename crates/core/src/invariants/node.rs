@@ -8,6 +8,17 @@ use crate::spec::{ModuleSpec, WEIGHT_ALL};
 
 use super::{Check, Invariant, Violation};
 
+/// Who is really where a module acts, for kinds that act from one place, such as the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPlace {
+    /// The kind has no such place, or somebody is being put there.
+    Unknown,
+    /// Nobody.
+    Nobody,
+    /// This release.
+    Release(Digest),
+}
+
 /// The ground truth of one module on a node.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeTruth<'a> {
@@ -21,6 +32,8 @@ pub struct NodeTruth<'a> {
     pub loaded: &'a BTreeSet<Digest>,
     /// What of it is ill.
     pub ill: &'a BTreeSet<Digest>,
+    /// Who is where it acts.
+    pub place: InPlace,
     /// What is verified in the node's cache.
     pub verified: &'a BTreeSet<Digest>,
     /// What a boot would find.
@@ -55,7 +68,8 @@ pub fn check(truth: &NodeTruth<'_>) -> Check {
     a2_atomic(truth)?;
     a3_left(truth)?;
     a4_verified(truth)?;
-    a8_veto_holds(truth)
+    a8_veto_holds(truth)?;
+    a9_in_place(truth)
 }
 
 /// **A1** A node whose durable releases are loaded serves, with or without a server.
@@ -223,6 +237,47 @@ pub fn a8_veto_holds(truth: &NodeTruth<'_>) -> Check {
                 &format!("{} was left and serves again", veto.release),
             );
         }
+    }
+    Ok(())
+}
+
+/// **A9** Where a kind acts from one place, who serves and is not known to be ill is there: a release whose load stalled
+/// or was taken back is never taken for one that works.
+pub fn a9_in_place(truth: &NodeTruth<'_>) -> Check {
+    let is_there = |digest: &Digest| match truth.place {
+        InPlace::Unknown => true,
+        InPlace::Nobody => false,
+        InPlace::Release(there) => there == *digest,
+    };
+    let well = truth
+        .routes
+        .iter()
+        .filter(|(digest, _)| !truth.ill.contains(digest));
+    match well.map(|(digest, _)| digest).find(|digest| !is_there(digest)) {
+        Some(digest) => truth.fail(
+            Invariant::A9InPlace,
+            &format!(
+                "{digest:?} serves and counts as healthy, and {:?} is in its place",
+                truth.place
+            ),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// **A10** A release with which a node went down while it was being put in its place, or had just been, and that had never
+/// stood there, is not put there again: no node reboots for ever.
+pub fn a10_not_again(
+    node: &NodeId,
+    module: &ModuleName,
+    release: &Digest,
+    went_down: &BTreeSet<Digest>,
+) -> Check {
+    if went_down.contains(release) {
+        return Err(Violation::new(
+            Invariant::A10NotAgain,
+            format!("{node} went down with {release:?} of {module} and loads it again"),
+        ));
     }
     Ok(())
 }

@@ -71,6 +71,7 @@ fn node_checks_fail_on_what_they_are_for() {
         routes: &serves_one,
         loaded: &both,
         ill: &none,
+        place: InPlace::Unknown,
         verified: &both,
         durable: Some(&entry),
         intended: Some(&entry),
@@ -139,6 +140,21 @@ fn node_checks_fail_on_what_they_are_for() {
     node::a2_recorded(&serves_two, &unrecorded).unwrap();
     let gap = node::a7_answered(&serves_one, &NodeTruth { routes: &[], ..good });
     assert_eq!(gap.unwrap_err().invariant, Invariant::A7Answered);
+    for place in [InPlace::Nobody, InPlace::Release(digest(2))] {
+        assert_eq!(invariant(NodeTruth { place, ..good }), Invariant::A9InPlace);
+    }
+    let place = InPlace::Release(digest(1));
+    node::check(&NodeTruth { place, ..good }).unwrap();
+    let told_ill = NodeTruth {
+        ill: &ill,
+        routes: &serves_two,
+        place,
+        ..good
+    };
+    node::a9_in_place(&told_ill).unwrap();
+    let again = node::a10_not_again(&node, &module, &digest(2), &ill).unwrap_err();
+    assert_eq!(again.invariant, Invariant::A10NotAgain);
+    node::a10_not_again(&node, &module, &digest(1), &ill).unwrap();
 }
 
 #[test]

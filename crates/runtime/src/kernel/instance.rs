@@ -149,6 +149,8 @@ impl Loaded {
                     former.counting().end();
                     let mut state = former.state();
                     (state.wanted, state.since) = (false, None);
+                    // Whatever was wrong with it was so in that place.
+                    (state.trouble, state.waits) = (None, false);
                 }
                 self.counting().begin(from);
                 users.active = Some(Arc::clone(self));

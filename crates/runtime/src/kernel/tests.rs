@@ -553,6 +553,10 @@ async fn an_oops_while_it_is_there_is_held_against_it() {
     is_well(&one);
     node.fake.set("/proc/sys/kernel/tainted", "4224");
     fails(&one, &["the kernel oopsed"]);
+    // Replaced, it is a file that may come again.
+    let two = node.engaged(plain("1.1.0")).await;
+    is_well(&two);
+    is_well(&one);
 }
 
 #[test]

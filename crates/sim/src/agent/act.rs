@@ -1,21 +1,26 @@
 //! What a node is asked to do, and the ground truth of what it does.
 
 use hotswap_core::ids::{Digest, ModuleName, ReleaseRef};
-use hotswap_core::invariants::{Check, NodeTruth, node};
+use hotswap_core::invariants::{Check, NodeTruth, Violation, node};
 use hotswap_core::reconcile::{Action, NodeInput};
+use hotswap_core::release::Kind;
 use hotswap_core::report::SmokeOutcome;
 
 use super::{Agent, Around, Later};
 use crate::scenario::Behaviour;
 
+/// A module whose routes changed, and from what.
+type Rerouted = (ModuleName, Vec<(Digest, u8)>);
+
 impl Agent {
     pub(super) fn carry_out(&mut self, actions: Vec<Action>, around: &mut Around<'_>) -> Check {
         for action in actions {
-            let touched = self.act(action, around);
+            let touched = self.act(action, around)?;
             if let Some((module, before)) = touched {
                 self.check(&module, Some(&before))?;
             }
         }
+        self.tells_of_entering(around)?;
         if self
             .machine
             .as_mut()
@@ -31,7 +36,7 @@ impl Agent {
     }
 
     /// Carries one action out; says whose routes changed, and from what.
-    fn act(&mut self, action: Action, around: &mut Around<'_>) -> Option<(ModuleName, Vec<(Digest, u8)>)> {
+    fn act(&mut self, action: Action, around: &mut Around<'_>) -> Result<Option<Rerouted>, Violation> {
         self.worked += 1;
         if around.trace {
             self.story.push(told(&action));
@@ -71,15 +76,25 @@ impl Agent {
                         around.later.push((after, Later::Dies(module.clone(), digest)));
                     }
                 }
-                let before = std::mem::replace(&mut live.routes, routes);
-                return Some((module, before));
+                let before = std::mem::replace(&mut live.routes, routes.clone());
+                if around.kind(&module) == Kind::Kernel {
+                    let acting = routes.iter().filter(|(digest, weight)| {
+                        *weight > 0 && before.iter().all(|(served, _)| served != digest)
+                    });
+                    for (digest, _) in acting {
+                        self.engage(&module, *digest, around)?;
+                    }
+                }
+                return Ok(Some((module, before)));
             }
             Action::Preview { .. } => {}
             Action::Unload { module, digest } => {
-                let live = self.live.entry(module).or_default();
+                let live = self.live.entry(module.clone()).or_default();
                 live.loaded.remove(&digest);
                 live.ill.remove(&digest);
-                live.load_of.remove(&digest);
+                if let Some(load) = live.load_of.remove(&digest) {
+                    self.kernel.dismisses(&module, digest, load);
+                }
             }
             Action::RunSmoke { module, run } => {
                 let fails = match around.behaviour(&run.digest) {
@@ -112,7 +127,7 @@ impl Agent {
             }
             Action::Alarm(alarm) => self.alarms.push(alarm.to_string()),
         }
-        None
+        Ok(None)
     }
 
     fn load(&self, module: ModuleName, release: &ReleaseRef, has_values: bool, around: &mut Around<'_>) {
@@ -144,6 +159,7 @@ impl Agent {
             routes: &live.routes,
             loaded: &live.loaded,
             ill: &live.ill,
+            place: self.in_place(module),
             verified: &self.cache,
             durable: self.disk.modules.get(module),
             intended: ledger.modules.get(module).filter(|_| self.writing.is_none()),
@@ -163,7 +179,12 @@ impl Agent {
 impl Agent {
     /// What acts at hooks of this node is at them no more for so many ms, such as while their interface is away.
     pub fn loses_hooks(&self, lasts: u64, around: &mut Around<'_>) {
-        for plan in around.scenario.modules.iter().filter(|plan| !plan.kind.routes()) {
+        for plan in around
+            .scenario
+            .modules
+            .iter()
+            .filter(|plan| plan.kind == Kind::Ebpf)
+        {
             let Some(live) = self.live.get(&plan.name) else {
                 continue;
             };

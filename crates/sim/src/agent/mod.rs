@@ -1,6 +1,7 @@
 //! A node: the real reconciler, with a disk that forgets what was not synced, and releases that behave as drawn.
 
 mod act;
+mod kernel;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,9 +10,11 @@ use hotswap_core::ids::{Digest, ModuleName, NodeId, RolloutId};
 use hotswap_core::invariants::{Check, Invariant, Violation};
 use hotswap_core::mutants::{Mutant, is_on};
 use hotswap_core::reconcile::{Ledger, NodeInput, Reconciler};
+use hotswap_core::release::Kind;
 use hotswap_core::report::Interval;
-use hotswap_core::spec::{Generation, Observe};
+use hotswap_core::spec::{Generation, Observe, WEIGHT_ALL};
 use hotswap_core::time::CoreTime;
+use kernel::{Engaged, Kernel};
 
 use crate::faults::{Fault, Injected};
 use crate::marks::{Mark, Marks};
@@ -21,6 +24,8 @@ use crate::store::{frame, frames};
 
 /// How long an agent waits to write its ledger again when there was no room, in ms.
 const FULL_PAUSE: u64 = 500;
+/// How much later a release's health is looked at again that was on its way, in ms.
+const ASKED_AGAIN: u64 = 10;
 /// Parts of a clock's drift.
 const MILLION: i64 = 1_000_000;
 
@@ -39,6 +44,12 @@ pub enum Later {
     Dies(ModuleName, Digest),
     /// An interval of evidence closes.
     Close(ModuleName, Observe),
+    /// A release's turn to come to its place in the kernel is over.
+    Engaged(Engaged),
+    /// A release has been in its place in the kernel for a while, if it still is.
+    Stood(ModuleName, Digest),
+    /// A load takes the machine down.
+    GoesDown,
 }
 
 /// What a node's disk does when the power fails while a ledger is being written.
@@ -107,6 +118,8 @@ pub struct Agent {
     loads: u64,
     intervals: VecDeque<Interval>,
     numbers: BTreeMap<(ModuleName, RolloutId), u32>,
+    /// What is in its kernel, and what it remembers of that.
+    kernel: Kernel,
     /// Requests that it counted into closed intervals, by rollout: ground truth of evidence.
     pub counted: BTreeMap<RolloutId, u64>,
     /// Actions carried out that change something.
@@ -158,6 +171,11 @@ impl Around<'_> {
             .map_or(Behaviour::Good, |plan| plan.behaviour)
     }
 
+    fn kind(&self, module: &ModuleName) -> Kind {
+        let plan = self.scenario.modules.iter().find(|plan| plan.name == *module);
+        plan.map_or(Kind::Wasm, |plan| plan.kind)
+    }
+
     /// Whether this is one of the nodes that a release misbehaves on.
     fn hit(&self, digest: &Digest, one_in: u64) -> bool {
         let node = self
@@ -197,6 +215,7 @@ impl Agent {
             loads: 0,
             intervals: VecDeque::new(),
             numbers: BTreeMap::new(),
+            kernel: Kernel::default(),
             counted: BTreeMap::new(),
             worked: 0,
             alarms: Vec::new(),
@@ -280,6 +299,7 @@ impl Agent {
         self.stopping = false;
         self.paused_until = 0;
         self.live.clear();
+        self.kernel.agent_ends();
         let Some(writing) = self.writing.take().filter(|_| !self.full) else {
             return false;
         };
@@ -309,6 +329,7 @@ impl Agent {
         self.file.clear();
         self.half.clear();
         self.cache.clear();
+        self.kernel = Kernel::default();
     }
 
     fn replace(&mut self, ledger: Ledger) {
@@ -384,11 +405,18 @@ impl Agent {
                     around,
                 )
             }
+            // Nobody asks how a release is while it is on its way.
+            Later::Health(ref module, ref digest, ..) if self.enters(module, digest) => {
+                around.later.push((ASKED_AGAIN, later));
+                Ok(())
+            }
             Later::Health(module, digest, load, result) => {
+                let elsewhere = !self.acts(&module, &digest);
                 let Some(live) = self.live.get_mut(&module) else {
                     return Ok(());
                 };
-                if live.load_of.get(&digest) != Some(&load) || (result.is_err() && !around.wild) {
+                if live.load_of.get(&digest) != Some(&load) || (result.is_err() && !around.wild) || elsewhere
+                {
                     return Ok(());
                 }
                 if result.is_err() {
@@ -405,7 +433,12 @@ impl Agent {
                     around,
                 )
             }
-            Later::Dies(..) => Ok(()),
+            Later::Dies(..) | Later::GoesDown => Ok(()),
+            Later::Engaged(engaged) => self.engaged(engaged, around),
+            Later::Stood(module, digest) => {
+                self.kernel.stands(&module, digest);
+                Ok(())
+            }
             Later::Close(module, observe) => {
                 self.close(&module, observe, around);
                 Ok(())
@@ -438,9 +471,11 @@ impl Agent {
 
     /// Whether a release that kills its process does so now.
     pub fn dies(&self, module: &ModuleName, digest: &Digest) -> bool {
-        self.live
-            .get(module)
-            .is_some_and(|live| live.routes.iter().any(|(served, _)| served == digest))
+        self.acts(module, digest)
+            && self
+                .live
+                .get(module)
+                .is_some_and(|live| live.routes.iter().any(|(served, _)| served == digest))
     }
 
     /// All that is ill recovers: faults end.
@@ -454,6 +489,9 @@ impl Agent {
             .flat_map(|(module, live)| live.ill.iter().map(|d| (module.clone(), *d)))
             .collect();
         for (module, digest) in ill {
+            if !self.acts(&module, &digest) || self.enters(&module, &digest) {
+                continue;
+            }
             self.live.entry(module.clone()).or_default().ill.remove(&digest);
             self.input(
                 NodeInput::Health {
@@ -475,6 +513,9 @@ impl Agent {
 
     /// Who really gets a module's requests.
     pub fn routes(&self, module: &ModuleName) -> Vec<(Digest, u8)> {
+        if let Some(called) = self.called(module) {
+            return called.map(|there| (there, WEIGHT_ALL)).into_iter().collect();
+        }
         self.live
             .get(module)
             .map(|live| live.routes.clone())

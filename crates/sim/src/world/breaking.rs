@@ -91,6 +91,8 @@ impl World {
             | Fault::Drop
             | Fault::SlowSync
             | Fault::SlowLedger
+            | Fault::Stall
+            | Fault::LoadReboot
             | Fault::Drift => {}
         }
         Ok(())

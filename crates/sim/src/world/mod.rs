@@ -396,6 +396,8 @@ impl World {
     /// A frozen process takes nothing in; what it would have taken waits until it thaws.
     fn while_awake(&mut self, what: Happening) -> Option<Happening> {
         let until = match &what {
+            // A machine that goes down waits for nobody.
+            Happening::AgentLater(_, _, Later::GoesDown) => 0,
             Happening::AgentConnects(node, _)
             | Happening::AgentLost(node, _)
             | Happening::AgentHeartbeat(node, ..)

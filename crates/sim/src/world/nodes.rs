@@ -47,6 +47,11 @@ impl World {
             Cut::Lost
         };
         self.break_session(node);
+        let agent = &self.agents[node];
+        if agent.has_places() && (agent.is_loading() || self.faults.chance(500)) {
+            self.say_node(node, "goes down with its kernel");
+            self.agents[node].goes_down();
+        }
         let writing = self.agents[node].crash(cut);
         self.say_node(node, &format!("crashes; what it was writing: {cut:?}"));
         if writing {
@@ -81,9 +86,11 @@ impl World {
 
     fn stops_when_written(&mut self, node: usize) {
         let agent = &self.agents[node];
-        if agent.stopping && agent.machine.is_some() && agent.is_written() {
+        // What is in the kernel's hands is waited for.
+        if agent.stopping && agent.machine.is_some() && agent.is_written() && !agent.is_loading() {
             self.say_node(node, "stopped");
             self.break_session(node);
+            self.agents[node].stops();
             self.agents[node].crash(Cut::Lost);
             let down = self.faults.range(20, 1_500);
             self.queue(down, Happening::AgentBoots(node));
@@ -106,8 +113,16 @@ impl World {
         if let Later::Dies(module, digest) = &later {
             if self.wild && self.agents[node].dies(module, digest) {
                 self.mark(Mark::ReleaseKilledNode);
+                if self.agents[node].is_in_kernel(module) {
+                    self.agents[node].goes_down();
+                }
                 self.agent_crashes(node);
             }
+            return Ok(());
+        }
+        if let Later::GoesDown = &later {
+            self.mark(Mark::LoadTookDown);
+            self.agent_crashes(node);
             return Ok(());
         }
         self.agent_input(node, |agent, around| agent.later(later, around))?;
