@@ -43,7 +43,7 @@ impl Data {
 }
 
 /// What a server that didn't start is told as.
-pub(super) fn start_problem(error: StartError) -> anyhow::Error {
+fn start_problem(error: StartError) -> anyhow::Error {
     match error {
         StartError::Listen { .. } => Problem::failed(error.to_string())
             .next("`--port 0` picks a free port for the demo, `--port N` another")
@@ -53,7 +53,7 @@ pub(super) fn start_problem(error: StartError) -> anyhow::Error {
 }
 
 /// A root and a signer of the demo's own: made anew, or found where the folder is an earlier demo's.
-pub(super) fn trust(dir: &Path) -> anyhow::Result<(Gate, SigningIdentity)> {
+fn trust(dir: &Path) -> anyhow::Result<(Gate, SigningIdentity)> {
     let trust_file = dir.join(signing::TRUST_FILE);
     if !trust_file.exists() {
         signing::make_trust(dir, "Hotswap demo signer")?;
@@ -71,6 +71,49 @@ pub(super) async fn join_token(
     let answer = client.post(&["join-tokens"], Some(&body)).await?;
     let token = answer["token"].as_str().unwrap_or_default();
     token.parse().context("failed to make a join token")
+}
+
+/// What any fleet of a demo stands on.
+pub(super) struct Ground {
+    pub(super) server: RunningServer,
+    pub(super) host: Arc<WasmHost>,
+    pub(super) gate: Gate,
+    pub(super) signer: SigningIdentity,
+}
+
+impl Ground {
+    /// Starts a server with the demo's accounts and a signer of its own, both kept in this folder; what else it is to
+    /// be like is the caller's.
+    ///
+    /// # Errors
+    /// The port is in use, the folder is not writable, …
+    pub(super) async fn start(
+        data: &Path,
+        port: u16,
+        shape: impl FnOnce(&mut ServerConfig),
+    ) -> anyhow::Result<Self> {
+        let host = WasmHostConfig {
+            cache_dir: Some(data.join("compiled")),
+            ..WasmHostConfig::default()
+        };
+        let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
+        let (gate, signer) = trust(&data.join("trust"))?;
+        let mut config = ServerConfig::new(data.join("server"));
+        config.gate = gate.clone();
+        config.http.set_port(port);
+        config.agents.set_port(0);
+        config.access.demo = true;
+        config.rate_limits.loopback_is_free = true;
+        shape(&mut config);
+        let runtime: Arc<dyn Runtime> = Arc::<WasmHost>::clone(&host);
+        let server = Server::start(config, runtime).await.map_err(start_problem)?;
+        Ok(Self {
+            server,
+            host,
+            gate,
+            signer,
+        })
+    }
 }
 
 /// The running fleet.
@@ -99,23 +142,17 @@ impl Fleet {
                     .context("failed to make a folder for the demo's data")?,
             ),
         };
-        let host = WasmHostConfig {
-            cache_dir: Some(data.path().join("compiled")),
-            ..WasmHostConfig::default()
-        };
-        let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
-        let (gate, signer) = trust(&data.path().join("trust"))?;
-        let mut config = ServerConfig::new(data.path().join("server"));
-        config.gate = gate.clone();
-        config.http.set_port(port);
-        config.agents.set_port(0);
-        config.environments = Some(environments());
-        config.access.demo = true;
-        config.rate_limits.loopback_is_free = true;
-        config.heartbeat = HEARTBEAT;
-        config.heartbeat_timeout = HEARTBEAT * HEARTBEATS_MISSED_MAX;
-        let runtime: Arc<dyn Runtime> = Arc::<WasmHost>::clone(&host);
-        let server = Server::start(config, runtime).await.map_err(start_problem)?;
+        let ground = Ground::start(data.path(), port, |config| {
+            config.environments = Some(environments());
+            config.heartbeat = HEARTBEAT;
+            config.heartbeat_timeout = HEARTBEAT * HEARTBEATS_MISSED_MAX;
+        });
+        let Ground {
+            server,
+            host,
+            gate,
+            signer,
+        } = ground.await?;
         Ok(Self {
             server,
             agents: Vec::new(),

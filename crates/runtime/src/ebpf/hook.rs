@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use aya::programs::{ProgramError, ProgramInfo};
 use aya_obj::generated::bpf_attach_type::{self, *};
+use aya_obj::generated::{BPF_F_AFTER, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use hotswap_package::{Attached, Ebpf, Hook, XdpMode};
 
 use super::pins::Module;
@@ -61,13 +62,6 @@ impl std::fmt::Display for Place {
         }
     }
 }
-
-/// XDP in the driver, or not at all.
-const XDP_DRIVER: u32 = 1 << 2;
-/// XDP behind the driver.
-const XDP_GENERIC: u32 = 1 << 1;
-/// Behind all that is at a tcx hook already.
-const AFTER: u32 = 1 << 4;
 
 /// The kernel's number of a kind of hook.
 pub(super) const fn attach_type(hook: Hook) -> bpf_attach_type {
@@ -227,9 +221,10 @@ impl Hooked {
                 let index = u32::try_from(place).map_err(io::Error::other)?;
                 let flags = match (self.attached.attach, self.attached.mode) {
                     (Hook::Xdp, XdpMode::Any) => 0,
-                    (Hook::Xdp, XdpMode::Driver) => XDP_DRIVER,
-                    (Hook::Xdp, XdpMode::Generic) => XDP_GENERIC,
-                    _ => AFTER,
+                    (Hook::Xdp, XdpMode::Driver) => XDP_FLAGS_DRV_MODE,
+                    (Hook::Xdp, XdpMode::Generic) => XDP_FLAGS_SKB_MODE,
+                    // Behind all that is at a tcx hook already.
+                    _ => BPF_F_AFTER,
                 };
                 sys::attach(&self.fd, sys::Target::Interface(index), kind, flags)
             }

@@ -172,12 +172,11 @@ impl PreparedEbpf {
         let release = digest.hex();
         let mut users = module.lock();
         let make = || -> Result<_, String> {
-            let inspected = &self.inspected;
-            let object = (ebpf, inspected, &self.artifact.content[..]);
-            let hooks = load::programs(module, &release, object, &places)?;
-            let sources = load::sources(module, &release, ebpf, inspected)?;
-            let moves = load::moves(module, &release, ebpf, inspected)?;
-            let maps = load::carried(module, ebpf, inspected)?;
+            let looked_at = (ebpf, &self.inspected);
+            let maps = load::carried(module, ebpf, &self.inspected)?;
+            let hooks = load::programs(module, &release, (ebpf, &self.artifact.content), &maps, &places)?;
+            let sources = load::sources(module, &release, looked_at, &maps)?;
+            let moves = load::moves(module, &release, looked_at, &maps)?;
             Ok((hooks, sources, moves, maps))
         };
         let (hooks, sources, moves, maps) = make().map_err(|problem| {

@@ -43,13 +43,13 @@ fn probe(ebpf: &Ebpf, loaded: &Object) -> Result<(), String> {
 pub(super) fn programs(
     module: &Module,
     release: &str,
-    (ebpf, inspected, object): (&Ebpf, &Inspected, &[u8]),
+    (ebpf, object): (&Ebpf, &[u8]),
+    maps: &Carried,
     places: &[Place],
 ) -> Result<Vec<Hooked>, String> {
     module
         .make()
         .map_err(|error| format!("the folder for pins can't be made: {error}"))?;
-    let maps = carried(module, ebpf, inspected)?;
     let open_all = || -> Result<Vec<Hooked>, String> {
         let places = ebpf.programs.iter().zip(places);
         places
@@ -72,7 +72,7 @@ pub(super) fn programs(
         }
     }
     let new: Vec<PathBuf> = maps.values().filter(|map| !map.exists()).cloned().collect();
-    if let Err(problem) = load_all(module, release, (ebpf, object), &maps) {
+    if let Err(problem) = load_all(module, release, (ebpf, object), maps) {
         module.forget(release);
         module.forget_maps(&new);
         module.remove_empty();
@@ -85,10 +85,9 @@ pub(super) fn programs(
 pub(super) fn sources(
     module: &Module,
     release: &str,
-    ebpf: &Ebpf,
-    inspected: &Inspected,
+    (ebpf, inspected): (&Ebpf, &Inspected),
+    maps: &Carried,
 ) -> Result<Vec<Source>, String> {
-    let maps = carried(module, ebpf, inspected)?;
     let counters = ebpf.counters.iter();
     counters
         .map(|counter| {
@@ -172,10 +171,9 @@ fn movers(ebpf: &Ebpf) -> BTreeSet<&str> {
 pub(super) fn moves(
     module: &Module,
     release: &str,
-    ebpf: &Ebpf,
-    inspected: &Inspected,
+    (ebpf, inspected): (&Ebpf, &Inspected),
+    maps: &Carried,
 ) -> Result<Vec<Move>, String> {
-    let maps = carried(module, ebpf, inspected)?;
     let used = ebpf
         .maps
         .iter()

@@ -164,36 +164,26 @@ impl Moving<'_> {
     }
 
     fn give_here(&self, pass: u32, entries: &Entries) -> Result<(), String> {
+        let zeros = vec![0; self.from.layout.value_size as usize];
+        let (mut frame, mut left) = (Vec::with_capacity(FRAME_BYTES_MAX), vec![0; FRAME_BYTES_MAX]);
         for processor in 0..self.from.values() {
             if self.from.values() > 1 {
                 // One that is off runs nothing: its value goes to another's.
                 let _ = sys::run_on(processor);
             }
             for (key, value) in entries {
-                let former = self.given.get(key).map(|value| self.from.value(value, processor));
-                self.give_one(pass, processor, key, self.from.value(value, processor), former)?;
+                let former = self.given.get(key);
+                let former = former.map_or(&zeros[..], |value| self.from.value(value, processor));
+                let parts = [key, self.from.value(value, processor), former];
+                fill(&mut frame, pass, processor, parts);
+                self.give_one(&frame, &mut left)?;
             }
         }
         Ok(())
     }
 
-    fn give_one(
-        &self,
-        pass: u32,
-        processor: usize,
-        key: &[u8],
-        value: &[u8],
-        former: Option<&[u8]>,
-    ) -> Result<(), String> {
-        let mut frame = pass.to_ne_bytes().to_vec();
-        frame.extend(u32::try_from(processor).unwrap_or(u32::MAX).to_ne_bytes());
-        let zeros = vec![0; value.len()];
-        for part in [key, value, former.unwrap_or(&zeros)] {
-            frame.extend(part);
-            frame.resize(frame.len().next_multiple_of(8), 0);
-        }
-        let mut left = vec![0; FRAME_BYTES_MAX];
-        let returned = sys::test_run(&self.by.program, &frame, &mut left);
+    fn give_one(&self, frame: &[u8], left: &mut [u8]) -> Result<(), String> {
+        let returned = sys::test_run(&self.by.program, frame, left);
         match returned {
             Ok((XDP_PASS, _)) => Ok(()),
             Ok((other, _)) => Err(format!(
@@ -202,6 +192,17 @@ impl Moving<'_> {
             )),
             Err(error) => Err(format!("the map {} can't be moved: {error}", self.by.name)),
         }
+    }
+}
+
+/// Makes a frame of an entry: its key, its value, and the value that was given before.
+fn fill(frame: &mut Vec<u8>, pass: u32, processor: usize, parts: [&[u8]; 3]) {
+    frame.clear();
+    frame.extend(pass.to_ne_bytes());
+    frame.extend(u32::try_from(processor).unwrap_or(u32::MAX).to_ne_bytes());
+    for part in parts {
+        frame.extend(part);
+        frame.resize(frame.len().next_multiple_of(8), 0);
     }
 }
 

@@ -7,33 +7,12 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-const MAP_LOOKUP_ELEM: libc::c_int = 1;
-const MAP_UPDATE_ELEM: libc::c_int = 2;
-const MAP_DELETE_ELEM: libc::c_int = 3;
-const MAP_GET_NEXT_KEY: libc::c_int = 4;
-const OBJ_PIN: libc::c_int = 6;
-const OBJ_GET: libc::c_int = 7;
-const PROG_TEST_RUN: libc::c_int = 10;
-const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
-const LINK_CREATE: libc::c_int = 28;
-const LINK_UPDATE: libc::c_int = 29;
-const LINK_TYPE_RAW_TRACEPOINT: u32 = 1;
-const LINK_TYPE_CGROUP: u32 = 3;
-const LINK_TYPE_XDP: u32 = 6;
-const LINK_TYPE_PERF_EVENT: u32 = 7;
-const LINK_TYPE_TCX: u32 = 11;
-/// Kinds of hooks that links don't name, as their own kind says it.
-const ATTACH_XDP: u32 = 37;
-const ATTACH_RAW_TRACEPOINT: u32 = 23;
-const ATTACH_PERF_EVENT: u32 = 41;
-/// An event that is a tracepoint.
-const PERF_TYPE_TRACEPOINT: u32 = 2;
-const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+use aya_obj::generated::{
+    BPF_F_REPLACE, PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_link_type, perf_type_id,
+};
+
 /// Waits until all that the kernel's readers read before is done with.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-/// The update happens only if the link has the old program.
-const F_REPLACE: u32 = 1 << 2;
 
 #[repr(C)]
 #[derive(Default)]
@@ -134,14 +113,14 @@ pub(super) struct Link {
     pub(super) attach: Option<u32>,
 }
 
-fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
+fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the attributes have the layout of their command, as the kernel's header gives it, and are followed by no
     // more than their own size; the buffers that they name are alive and as large as the command wants.
     #[expect(unsafe_code, reason = "these commands have no safe form")]
     let answer = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            command,
+            command as libc::c_int,
             std::ptr::from_mut(attributes),
             std::mem::size_of::<T>(),
         )
@@ -163,7 +142,7 @@ pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
         path: path.as_ptr() as u64,
         ..Get::default()
     };
-    owned(bpf(OBJ_GET, &mut attributes)?)
+    owned(bpf(bpf_cmd::BPF_OBJ_GET, &mut attributes)?)
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
@@ -181,16 +160,22 @@ pub(super) fn link(link: impl AsFd) -> io::Result<Link> {
         len: u32::try_from(std::mem::size_of::<Info>()).expect("a few bytes"),
         info: std::ptr::from_mut(&mut info) as u64,
     };
-    bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     let [first, second] = halves(info.place);
     let [after, _] = halves(info.attach);
-    let (place, attach) = match info.kind {
-        LINK_TYPE_CGROUP => (info.place, Some(after)),
-        LINK_TYPE_TCX => (first.into(), Some(second)),
-        LINK_TYPE_XDP => (first.into(), Some(ATTACH_XDP)),
-        LINK_TYPE_PERF_EVENT => (0, Some(ATTACH_PERF_EVENT)),
-        LINK_TYPE_RAW_TRACEPOINT => (0, Some(ATTACH_RAW_TRACEPOINT)),
-        _ => (first.into(), None),
+    let is = |kind: bpf_link_type| info.kind == kind as u32;
+    let (place, attach) = if is(bpf_link_type::BPF_LINK_TYPE_CGROUP) {
+        (info.place, Some(after))
+    } else if is(bpf_link_type::BPF_LINK_TYPE_TCX) {
+        (first.into(), Some(second))
+    } else if is(bpf_link_type::BPF_LINK_TYPE_XDP) {
+        (first.into(), Some(bpf_attach_type::BPF_XDP as u32))
+    } else if is(bpf_link_type::BPF_LINK_TYPE_PERF_EVENT) {
+        (0, Some(bpf_attach_type::BPF_PERF_EVENT as u32))
+    } else if is(bpf_link_type::BPF_LINK_TYPE_RAW_TRACEPOINT) {
+        (0, Some(bpf_attach_type::BPF_TRACE_RAW_TP as u32))
+    } else {
+        (first.into(), None)
     };
     Ok(Link {
         id: info.id,
@@ -218,7 +203,7 @@ pub(super) fn attach(program: impl AsFd, target: Target<'_>, attach: u32, flags:
         flags,
         ..Create::default()
     };
-    let link = bpf(LINK_CREATE, &mut attributes)?;
+    let link = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes)?;
     owned(link)
 }
 
@@ -235,7 +220,7 @@ pub(super) enum Target<'a> {
 pub(super) fn tracepoint(id: u64) -> io::Result<OwnedFd> {
     // The first edition of the attributes: kind and size, number, every single one.
     let size = u32::try_from(std::mem::size_of::<[u64; 8]>()).expect("a few bytes");
-    let kind = u64::from(PERF_TYPE_TRACEPOINT) | (u64::from(size) << 32);
+    let kind = perf_type_id::PERF_TYPE_TRACEPOINT as u64 | (u64::from(size) << 32);
     #[cfg(target_endian = "big")]
     let kind = kind.rotate_left(32);
     let mut attributes = [kind, id, 1, 0, 0, 0, 0, 0];
@@ -250,7 +235,7 @@ pub(super) fn tracepoint(id: u64) -> io::Result<OwnedFd> {
             any_task,
             first_cpu,
             no_group,
-            PERF_FLAG_FD_CLOEXEC,
+            libc::c_ulong::from(PERF_FLAG_FD_CLOEXEC),
         )
     };
     if answer < 0 {
@@ -267,7 +252,7 @@ pub(super) fn attach_raw(program: impl AsFd, name: Option<&str>) -> io::Result<O
         program: number(program.as_fd()),
         pad: 0,
     };
-    owned(bpf(RAW_TRACEPOINT_OPEN, &mut attributes)?)
+    owned(bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attributes)?)
 }
 
 /// Pins what is open at a path in bpffs where nothing is yet.
@@ -278,7 +263,7 @@ pub(super) fn pin(fd: impl AsFd, path: &Path) -> io::Result<()> {
         fd: number(fd.as_fd()),
         ..Get::default()
     };
-    bpf(OBJ_PIN, &mut attributes).map(drop)
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
 /// Sends a frame through a program once: what it returned, and how many bytes it left.
@@ -293,7 +278,7 @@ pub(super) fn test_run(program: impl AsFd, input: &[u8], output: &mut [u8]) -> i
         repeat: 1,
         ..TestRun::default()
     };
-    bpf(PROG_TEST_RUN, &mut attributes)?;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
     Ok((attributes.returned.cast_signed(), attributes.output_len as usize))
 }
 
@@ -302,46 +287,43 @@ pub(super) fn update(link: impl AsFd, new: impl AsFd, old: impl AsFd) -> io::Res
     let mut attributes = Update {
         link: number(link.as_fd()),
         new: number(new.as_fd()),
-        flags: F_REPLACE,
+        // Only if the link has the old program.
+        flags: BPF_F_REPLACE,
         old: number(old.as_fd()),
     };
-    bpf(LINK_UPDATE, &mut attributes).map(drop)
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
 /// Reads a value into a buffer that must be as large as the map's values are: for maps that have one for each
 /// processor, all of them.
 pub(super) fn lookup(map: impl AsFd, key: u32, value: &mut [u64]) -> io::Result<()> {
-    let mut attributes = Lookup {
-        map: number(map.as_fd()),
-        key: std::ptr::from_ref(&key) as u64,
-        value: value.as_mut_ptr() as u64,
-        ..Lookup::default()
-    };
-    bpf(MAP_LOOKUP_ELEM, &mut attributes).map(drop)
+    let key = key.to_ne_bytes();
+    let mut attributes = of_entry(map, Some(&key), value.as_mut_ptr().cast());
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes).map(drop)
 }
 
 /// Reads a value into a buffer that must be as large as the map's values are, as [`lookup`] does.
 pub(super) fn lookup_bytes(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Result<()> {
     let mut attributes = of_entry(map, Some(key), value.as_mut_ptr());
-    bpf(MAP_LOOKUP_ELEM, &mut attributes).map(drop)
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes).map(drop)
 }
 
 /// Sets a value, of the size of the map's.
 pub(super) fn set(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
     let mut attributes = of_entry(map, Some(key), value.as_ptr().cast_mut());
-    bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
 }
 
 /// Removes an entry.
 pub(super) fn remove(map: impl AsFd, key: &[u8]) -> io::Result<()> {
     let mut attributes = of_entry(map, Some(key), std::ptr::null_mut());
-    bpf(MAP_DELETE_ELEM, &mut attributes).map(drop)
+    bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
 }
 
 /// Reads the key that comes after another, or the first one; `false`: there is none.
 pub(super) fn next_key(map: impl AsFd, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
     let mut attributes = of_entry(map, key, next.as_mut_ptr());
-    match bpf(MAP_GET_NEXT_KEY, &mut attributes) {
+    match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attributes) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

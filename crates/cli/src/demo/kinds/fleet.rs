@@ -11,17 +11,17 @@ use hotswap_core::policy::{CanaryBy, Environment, RolloutPolicy, Strategy};
 use hotswap_core::time::Millis;
 use hotswap_package::Kind;
 use hotswap_runtime::{
-    EbpfHost, EbpfHostConfig, Grants, KernelHost, KernelHostConfig, ProcessHost, ProcessHostConfig, Runtime,
-    Runtimes, WasmHost, WasmHostConfig,
+    EbpfHost, EbpfHostConfig, Grants, KernelHost, KernelHostConfig, ProcessHost, ProcessHostConfig, Runtimes,
+    WasmHost,
 };
-use hotswap_server::{Grant, RunningServer, Server, ServerConfig};
+use hotswap_server::{Grant, RunningServer};
 use hotswap_trust::{Gate, SigningIdentity};
 use tempfile::TempDir;
 
 use super::drive::Wire;
 use super::machine::Machine;
 use crate::client::{Accepted, Client, Deployment, typed};
-use crate::demo::fleet::{join_token, start_problem, trust};
+use crate::demo::fleet::{Ground, join_token};
 
 /// The environment with one node: the machine has one kernel, so no other node may load modules into it.
 pub(super) const FIRST: &str = "Staging";
@@ -39,6 +39,8 @@ pub(super) fn nodes_of(environment: &str) -> u64 {
 }
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A node without a report for so many heartbeats counts as failed.
+const HEARTBEATS_MISSED_MAX: u32 = 20;
 /// The variable by which modules name the interface that they are put at.
 const UPLINK: &str = "UPLINK";
 /// Longest wait for a module to be taken out again.
@@ -106,24 +108,18 @@ impl Fleet {
     pub(super) async fn start(port: u16, machine: &Machine) -> anyhow::Result<Self> {
         let data = tempfile::Builder::new().prefix("hotswap-demo-").tempdir();
         let data = data.context("failed to make a folder for the demo's data")?;
-        let host = WasmHostConfig {
-            cache_dir: Some(data.path().join("compiled")),
-            ..WasmHostConfig::default()
-        };
-        let host = Arc::new(WasmHost::new(host).context("failed to start the WebAssembly runtime")?);
-        let (gate, signer) = trust(&data.path().join("trust"))?;
-        let mut config = ServerConfig::new(data.path().join("server"));
-        config.gate = gate.clone();
-        config.http.set_port(port);
-        config.agents.set_port(0);
-        config.environments = Some(environments());
-        config.grants = PLACES.map(|(name, _)| granted(name)).into();
-        config.access.demo = true;
-        config.rate_limits.loopback_is_free = true;
-        config.heartbeat = HEARTBEAT;
-        config.heartbeat_timeout = HEARTBEAT * 20;
-        let runtime: Arc<dyn Runtime> = Arc::<WasmHost>::clone(&host);
-        let server = Server::start(config, runtime).await.map_err(start_problem)?;
+        let ground = Ground::start(data.path(), port, |config| {
+            config.environments = Some(environments());
+            config.grants = PLACES.map(|(name, _)| granted(name)).into();
+            config.heartbeat = HEARTBEAT;
+            config.heartbeat_timeout = HEARTBEAT * HEARTBEATS_MISSED_MAX;
+        });
+        let Ground {
+            server,
+            host,
+            gate,
+            signer,
+        } = ground.await?;
         Ok(Self {
             server,
             agents: Vec::new(),
