@@ -60,9 +60,10 @@ impl Meter {
     }
 
     /// Forgets a release that the node no longer holds and whose last interval is closed: what keeps memory bounded
-    /// over many releases.
-    pub fn forget(&self, module: &ModuleName, digest: Digest) {
-        self.lock().remove(&(module.clone(), digest));
+    /// over many releases. Returns its series, into which requests that hold the release yet may still count.
+    pub fn forget(&self, module: &ModuleName, digest: Digest) -> Option<Arc<Series>> {
+        let (_, series) = self.lock().remove(&(module.clone(), digest))?;
+        Some(series)
     }
 
     /// The counters of all series.

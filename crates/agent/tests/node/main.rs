@@ -98,13 +98,6 @@ async fn swaps_under_traffic_fail_no_request() {
     );
     let total = answers.values().sum::<u64>();
     println!("{total} requests over 20 swaps, all answered");
-    // A request is counted once its answer has left, which a client may see first.
-    let counted = async {
-        while agent.stats().requests < total {
-            tokio::task::yield_now().await;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(10), counted).await;
     let stats = agent.stats();
     assert_eq!((stats.requests, stats.errors, stats.cut), (total, 0, 0));
     assert_eq!(get(&client(), agent.ingress_addr(), "/ok").await, ok("1.0.0"));
