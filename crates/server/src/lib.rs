@@ -17,6 +17,7 @@ pub mod enrolment;
 pub mod feed;
 pub mod fleet;
 pub mod notify;
+mod places;
 pub mod registry;
 pub mod server;
 pub mod sight;

@@ -14,6 +14,7 @@ use axum::response::Response;
 use parking_lot::{Mutex, RwLock};
 
 use super::ApiError;
+use crate::places::network;
 
 /// How long a window lasts.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -182,7 +183,9 @@ impl Limiter {
                 refused: None,
             };
         }
-        let who = user.map_or(Who::Address(network(address)), |user| Who::User(user.to_owned()));
+        let who = user.map_or(Who::Address(address.map(network)), |user| {
+            Who::User(user.to_owned())
+        });
         let mut windows = self.windows.lock();
         make_room(&mut windows, now);
         let all = take(&mut windows, (Group::All, who.clone()), limits.all, now);
@@ -196,17 +199,6 @@ impl Limiter {
             all
         }
     }
-}
-
-/// An IPv6 host has a whole network to itself: its addresses count together.
-fn network(address: Option<IpAddr>) -> Option<IpAddr> {
-    Some(match address? {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    })
 }
 
 fn make_room(windows: &mut HashMap<(Group, Who), Window>, now: Instant) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +13,6 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,9 +20,12 @@ use super::guard::Peer;
 use super::handshake::Handshakes;
 use super::headers::OverTls;
 use super::stall::Unstalled;
+use crate::places::Places;
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Connections at once from one address; more are closed.
+const CONNECTIONS_PER_ADDRESS_MAX: u32 = 1_024;
 /// Bytes of a request's head, and of its header list on HTTP/2.
 const HEAD_BYTES_MAX: u32 = 32 << 10;
 /// Header lines of a request.
@@ -84,12 +87,10 @@ pub async fn serve(
     handshakes: Option<Handshakes>,
     shutdown: CancellationToken,
 ) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Places::new(CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX);
     let tracker = TaskTracker::new();
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
-            break;
-        };
+        let free = connections.free().await;
         let (stream, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listening.listener.accept() => match accepted {
@@ -101,10 +102,14 @@ pub async fn serve(
                 }
             },
         };
+        let Some(place) = connections.give(free, peer.ip()) else {
+            tracing::debug!(%peer, "this address has {CONNECTIONS_PER_ADDRESS_MAX} connections already");
+            continue;
+        };
         let (router, handshakes, shutdown) = (router.clone(), handshakes.clone(), shutdown.clone());
         tracker.spawn(async move {
             connection((stream, peer), router, handshakes, shutdown).await;
-            drop(permit);
+            drop(place);
         });
     }
     tracker.close();
@@ -158,7 +163,10 @@ async fn speak<S>(
         .max_header_list_size(HEAD_BYTES_MAX)
         .keep_alive_interval(Some(PING_INTERVAL));
     let router = TowerToHyperService::new(router);
+    let begun = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&begun);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        begins.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(Peer(peer));
         if let Some(tls) = tls {
             request.extensions_mut().insert(tls);
@@ -167,11 +175,24 @@ async fn speak<S>(
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    // Nothing below this watches a client that says nothing, or half of which protocol it speaks.
+    let first_head = tokio::time::sleep(HEAD_TIMEOUT);
+    tokio::pin!(first_head);
+    let (mut waits, mut stops) = (true, false);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = shutdown.cancelled(), if !stops => {
+                stops = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut first_head, if waits => {
+                waits = false;
+                if !begun.load(Ordering::Relaxed) {
+                    tracing::debug!(%peer, "a connection asked for nothing");
+                    return;
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -13,7 +13,7 @@ use hotswap_transport::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -22,14 +22,19 @@ use tonic::transport::server::Connected;
 
 use crate::api::Listening;
 use crate::enrolment::{Enrolment, NodePeer, Peer};
+use crate::places::{Place, Places};
 use crate::server::StartError;
 
 /// Handshakes at once; more connections wait in the listener.
-const HANDSHAKES_MAX: usize = 256;
+const HANDSHAKES_MAX: usize = 1_024;
+/// Handshakes at once with one address; more are refused. A whole fleet may be behind one.
+const HANDSHAKES_PER_ADDRESS_MAX: u32 = 128;
 /// How long a handshake may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Connections without a certificate at once: they may join, and nothing else.
 const ANONYMOUS_MAX: usize = 512;
+/// The same, of one address.
+const ANONYMOUS_PER_ADDRESS_MAX: u32 = 64;
 /// How long one may last.
 const ANONYMOUS_TIME_MAX: Duration = Duration::from_secs(30);
 /// Connections that wait to be served.
@@ -132,12 +137,10 @@ async fn accept(
     shutdown: CancellationToken,
 ) {
     let listener = listening.into_inner();
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let anonymous = Arc::new(Semaphore::new(ANONYMOUS_MAX));
+    let handshakes = Places::new(HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX);
+    let anonymous = Places::new(ANONYMOUS_MAX, ANONYMOUS_PER_ADDRESS_MAX);
     loop {
-        let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else {
-            return;
-        };
+        let turn = handshakes.free().await;
         let (tcp, address) = tokio::select! {
             () = shutdown.cancelled() => return,
             taken = listener.accept() => match taken {
@@ -160,7 +163,11 @@ async fn accept(
             }
             Door::Tls { acceptor, .. } => {
                 let (acceptor, refused) = (acceptor.clone(), Arc::clone(&refused));
-                let (anonymous, shutdown) = (Arc::clone(&anonymous), shutdown.clone());
+                let Some(turn) = handshakes.give(turn, address.ip()) else {
+                    refused(address, &many(HANDSHAKES_PER_ADDRESS_MAX, "handshakes"));
+                    continue;
+                };
+                let (anonymous, shutdown) = (anonymous.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     let shaken = shutdown
                         .run_until_cancelled(shake(acceptor, tcp, anonymous, address))
@@ -180,7 +187,7 @@ async fn accept(
 async fn shake(
     acceptor: TlsAcceptor,
     tcp: TcpStream,
-    anonymous: Arc<Semaphore>,
+    anonymous: Places,
     address: SocketAddr,
 ) -> io::Result<AgentStream> {
     let stream = timeout(HANDSHAKE_TIME_MAX, acceptor.accept(tcp))
@@ -199,14 +206,14 @@ async fn shake(
             (Peer::Node(Arc::new(peer)), None)
         }
         None => {
-            let permit = anonymous.try_acquire_owned().map_err(|_| {
-                io::Error::other(format!(
-                    "{ANONYMOUS_MAX} connections without a certificate are open"
-                ))
-            })?;
+            let what = "connections without a certificate";
+            let free = anonymous
+                .try_free()
+                .ok_or_else(|| io::Error::other(format!("{ANONYMOUS_MAX} {what} are open")))?;
+            let place = anonymous.give(free, address.ip());
             let limit = Limit {
                 until: Box::pin(sleep(ANONYMOUS_TIME_MAX)),
-                _place: permit,
+                _place: place.ok_or_else(|| many(ANONYMOUS_PER_ADDRESS_MAX, what))?,
             };
             (Peer::Anonymous, Some(limit))
         }
@@ -216,6 +223,12 @@ async fn shake(
         caller: Caller { peer, address },
         limit,
     })
+}
+
+fn many(max: u32, what: &str) -> io::Error {
+    io::Error::other(format!(
+        "this address has {max} {what} already, the most there may be"
+    ))
 }
 
 /// Who calls on a connection, and from where.
@@ -230,7 +243,7 @@ pub struct Caller {
 /// A place among those who are not known, and its end.
 struct Limit {
     until: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 enum Line {
