@@ -181,6 +181,8 @@ impl Workshop {
         );
         this.issue("root", "other-team", "signer", Spec::default());
         this.self_signed("selfsigned");
+        let former = ["ca", "-config", "ca.cnf", "-gencrl", "-out", "crl-former.pem"];
+        this.openssl("root", &former);
         this.openssl("root", &["ca", "-config", "ca.cnf", "-revoke", "../revoked.pem"]);
         for authority in ["root", "middle"] {
             this.openssl(

@@ -208,6 +208,11 @@ fn check_chain(
     at: UnixSeconds,
 ) -> Result<(), TrustError> {
     let of_signer = |error: WebpkiError| chain_error(&error, signer, path, policy, at);
+    // webpki looks at an issuer's first list alone, which a newer one may have been put beside.
+    let mut below_root = std::iter::once(signer).chain(path.intermediates.iter().copied());
+    if below_root.any(|certificate| policy.lists.iter().any(|list| list.names(certificate))) {
+        return Err(of_signer(WebpkiError::CertRevoked));
+    }
     let entity = EndEntityCert::try_from(&signer.der).map_err(of_signer)?;
     let anchor = webpki::anchor_from_trusted_cert(&path.root.der).map_err(of_signer)?;
     let intermediates: Vec<CertificateDer<'_>> = path

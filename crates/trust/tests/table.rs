@@ -257,6 +257,19 @@ fn a_list_must_speak_for_every_issuer_and_be_fresh() {
     assert_eq!(judge(&one, now()), Err(Check::RevocationUnknown));
     let both = one.with_lists(&read("middle/crl.pem")).unwrap();
     assert!(judge(&both, now()).is_ok());
+    // A newer list beside an older one counts, wherever it stands.
+    let revoked = workshop.sign(b"a package", "revoked", &[]);
+    let newest = read("root/crl.pem");
+    let former = read("root/crl-former.pem");
+    for lists in [[&former, &newest], [&newest, &former]] {
+        let policy = roots()
+            .with_lists(lists[0])
+            .unwrap()
+            .with_lists(lists[1])
+            .unwrap();
+        let judged = verify(&digest, &module("payment-processor"), &revoked, &policy, now());
+        assert_eq!(judged.map_err(|error| error.check), Err(Check::Revoked));
+    }
     let in_eleven_years = UnixSeconds(now().0 + 11 * 365 * 86_400);
     assert_eq!(judge(&both, in_eleven_years), Err(Check::RevocationListExpired));
 }
