@@ -94,7 +94,7 @@ pub(super) async fn load(
     release: ReleaseRef,
     values: Option<Values>,
 ) -> Done {
-    let result = start(prepared, (secrets, node), &release, values).await;
+    let result = start(prepared, (secrets, node), (module.clone(), &release), values).await;
     Done::Loaded {
         module,
         digest: release.id(),
@@ -105,7 +105,7 @@ pub(super) async fn load(
 async fn start(
     prepared: Option<Arc<dyn Prepared>>,
     (secrets, node): (Secrets, NodeId),
-    release: &ReleaseRef,
+    (module, release): (ModuleName, &ReleaseRef),
     values: Option<Values>,
 ) -> Result<Arc<dyn Instance>, String> {
     let values = values.ok_or_else(|| {
@@ -114,7 +114,7 @@ async fn start(
             release.config
         )
     })?;
-    let values = tokio::task::spawn_blocking(move || secrets.resolve(values))
+    let values = tokio::task::spawn_blocking(move || secrets.resolve(&module, values))
         .await
         .map_err(|_| "the agent is stopping".to_owned())??;
     let config = release.config;

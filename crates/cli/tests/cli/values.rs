@@ -53,8 +53,8 @@ fn variables(node: &Process) -> (String, String) {
 fn values_reach_the_module_by_a_deployment_and_a_rollback_brings_the_former_ones_back() {
     let server = Server::start(&[]);
     let secrets = server.dir.path().join("secrets");
-    std::fs::create_dir(&secrets).unwrap();
-    std::fs::write(secrets.join("db"), "s3cret\n").unwrap();
+    std::fs::create_dir_all(secrets.join("counter")).unwrap();
+    std::fs::write(secrets.join("counter/db"), "s3cret\n").unwrap();
     let data = server.dir.path().join("dev-1");
     let node = Process::start_command(hotswap().args([
         "agent",

@@ -54,7 +54,7 @@ section! {
         /// Run modules without a signature too: for trying out only.
         allow_unsigned: bool = false,
         /// Folder of the secrets that modules' values name by `file:NAME`; those named by `env:NAME` are this process's
-        /// variables `MODULE_SECRET_NAME`.
+        /// variables `MODULE_SECRET_<MODULE>__NAME`.
         secrets: Option<PathBuf> = None,
         /// Lines a second that a release's output puts into this node's log; more are counted and dropped.
         module_log_lines: u32 = 50,

@@ -205,7 +205,7 @@ impl Fleet {
     pub(super) fn agent(&self, node: &str) -> Command {
         let mut command = hotswap();
         command
-            .env("MODULE_SECRET_API", super::VARIABLE_SECRET)
+            .env("MODULE_SECRET_COUNTER__API", super::VARIABLE_SECRET)
             .args([
                 "agent",
                 "--node",
