@@ -1,6 +1,6 @@
 //! The lines between agents and the server, and what nodes are let in by.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -35,7 +35,7 @@ pub(super) const FAULTS: fn() -> Vec<Fault> = || {
         Fault {
             name: "revoked certificate",
             component: "one node",
-            promise: "it serves on, is let in by that certificate no more, and joins anew by its token",
+            promise: "it serves on, is let in by nothing that it had, and joins anew by a new token",
             needs: Needs::Certificates,
             ..fault("", "", revoke)
         },
@@ -135,7 +135,8 @@ fn half_open(run: &Run, injector: &mut Injector<'_>) -> Result<Injected> {
 fn revoke(run: &Run, injector: &mut Injector<'_>) -> Result<Injected> {
     let number = injector.rng.range(0, run.fleet.lines.len() as u64 - 1);
     let number = usize::try_from(number)?;
-    let (node, line) = (&run.fleet.places[number].node, &run.fleet.lines[number]);
+    let (place, line) = (&run.fleet.places[number], &run.fleet.lines[number]);
+    let node = &place.node;
     let (cut, away) = (injector.rng.percent(50), injector.rng.ms(200, 3_000));
     run.say(&format!("the certificates of {node} are revoked, cut off: {cut}"));
     let during = run.running();
@@ -149,17 +150,24 @@ fn revoke(run: &Run, injector: &mut Injector<'_>) -> Result<Injected> {
         key: format!("revoke-{node}-{}", injector.turn),
         makes: Makes::Nothing,
     };
-    let answered = run.acks.command(command, || run.are_faults_over());
+    // To its end, also when faults are over: the token that comes after it must be newer.
+    let asked = Instant::now();
+    let answered = run.acks.command(command, || asked.elapsed() > JOINED_MAX);
     if cut {
         run.hold(away);
         line.set(Weather::Clear);
     }
-    let Ok((status, answer)) = answered else {
-        // Faults were over first; whether it happened shows in the end.
-        return Ok(Injected::Not);
-    };
+    let (status, answer) = answered?;
     if status != 200 {
         bail!("revoking was answered {status} {answer}");
+    }
+    let file = &run.fleet.join_tokens[place.environment];
+    let given = || certificates::give_join_token(&run.acks, place.environment, file).is_ok();
+    if !run.wait_for(JOINED_MAX, given) {
+        bail!(
+            "no join token for {} was made within {JOINED_MAX:?}",
+            place.environment
+        );
     }
     let revoked = certificates::revoked(&answer);
     let is_back = || certificates::valid(run, node).is_ok_and(|serial| !revoked.contains(&serial));

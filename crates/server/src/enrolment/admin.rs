@@ -1,5 +1,6 @@
 //! Managing join tokens, and revoking nodes.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -94,6 +95,7 @@ impl Enrolment {
             digest: TokenDigest::of(secret.expose_secret()),
             environment: new.environment,
             nodes: new.nodes,
+            barred: BTreeSet::new(),
             uses_max: new.uses_max,
             uses: 0,
             by: actor.subject.clone(),
@@ -137,8 +139,8 @@ impl Enrolment {
         Ok(())
     }
 
-    /// Revokes every certificate of a node: its sessions end at once, and it is let in by none of them again. Returns
-    /// those that held until now.
+    /// Revokes every certificate of a node: its sessions end at once, and it is let in by none of them again, nor by a
+    /// join token that there is. Returns those that held until now.
     ///
     /// # Errors
     /// There is no such node, and no certificate of it.
@@ -162,10 +164,20 @@ impl Enrolment {
         let said = entry(now, AuditKind::Node, "revoke", Some(actor), from)
             .detail(format!("{node}: certificates {}", serials.join(", ")));
         let mut changes = vec![EnrolmentChange::Revoke(node.clone(), now)];
+        changes.extend(self.barring(node));
         changes.extend(once.map(|once| EnrolmentChange::PutAnswer(once(&held))));
         self.changes.make(turn, changes, vec![said]).await?;
         self.counts.revocations.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%node, by = actor.subject, "a node's certificates are revoked");
         Ok(held)
+    }
+
+    /// Every join token, told to let a node in no more: a copy of one may be on it. By which tokens there are and not by
+    /// their times, which a clock may have got wrong.
+    fn barring(&self, node: &NodeId) -> Vec<EnrolmentChange> {
+        let mut tokens = self.credentials.tokens();
+        tokens.retain_mut(|token| token.barred.insert(node.clone()));
+        let put = |token| EnrolmentChange::PutToken(Box::new(token));
+        tokens.into_iter().map(put).collect()
     }
 }

@@ -110,6 +110,16 @@ impl Credentials {
         self.known.read().certificates.get(serial).cloned()
     }
 
+    /// When the newest certificate of all was issued.
+    pub(super) fn newest_issued(&self) -> Option<WallTime> {
+        let known = self.known.read();
+        known
+            .certificates
+            .values()
+            .map(|certificate| certificate.issued)
+            .max()
+    }
+
     /// When a node's certificates were last revoked.
     pub(super) fn revocation(&self, node: &NodeId) -> Option<WallTime> {
         self.known.read().revocations.get(node).copied()

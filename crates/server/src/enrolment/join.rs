@@ -64,6 +64,9 @@ impl Enrolment {
         {
             return Err(Refusal::TokenForOthers { pattern, node });
         }
+        if token.barred.contains(&node) {
+            return Err(Refusal::TokenBarred { node });
+        }
         let live = self.credentials.live(&node, now);
         let repeated = live.iter().any(|of| of.key == key && of.token == Some(token.id));
         if !repeated {

@@ -1,5 +1,7 @@
 //! Join tokens and nodes' certificates, as they are kept.
 
+use std::collections::BTreeSet;
+
 use hotswap_core::ids::{EnvName, NodeId};
 use hotswap_core::time::WallTime;
 use hotswap_transport::{KeyId, Serial};
@@ -21,6 +23,9 @@ pub struct JoinToken {
     /// Only nodes of such a name; a `*` stands for any characters.
     #[serde(default)]
     pub nodes: Option<String>,
+    /// Nodes that were revoked since it was made: it lets them in no more, however often it may be used.
+    #[serde(default)]
+    pub barred: BTreeSet<NodeId>,
     /// How many nodes may join by it.
     pub uses_max: u32,
     /// How many have.

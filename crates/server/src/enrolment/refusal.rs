@@ -74,6 +74,14 @@ pub enum Refusal {
         /// Who asked.
         node: NodeId,
     },
+    /// The node was revoked after the token was made.
+    #[error(
+        "node {node} was revoked after this join token was made; to let it in again, make another: hotswap node token create"
+    )]
+    TokenBarred {
+        /// The node.
+        node: NodeId,
+    },
     /// A node of this name is in another environment.
     #[error(
         "node {node} belongs to {environment}, and the join token is for {token}; a token for {environment} lets it in"
@@ -138,6 +146,7 @@ impl Refusal {
             Self::TokenExpired => "join_token_expired",
             Self::TokenUsedUp { .. } => "join_token_used_up",
             Self::TokenForOthers { .. } => "join_token_for_others",
+            Self::TokenBarred { .. } => "join_token_barred",
             Self::NodeElsewhere { .. } => "node_elsewhere",
             Self::NameTaken { .. } => "node_name_taken",
             Self::Name(_) => "invalid_node_name",
@@ -159,6 +168,7 @@ impl Refusal {
             Self::OtherNode { .. }
             | Self::OtherEnvironment { .. }
             | Self::TokenForOthers { .. }
+            | Self::TokenBarred { .. }
             | Self::NodeElsewhere { .. }
             | Self::NotNamed { .. } => Code::PermissionDenied,
             Self::NameTaken { .. } => Code::AlreadyExists,

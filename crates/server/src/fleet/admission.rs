@@ -13,6 +13,7 @@ use super::telling::Tell;
 use super::{Caller, Fleet};
 use crate::audit::{AuditEntry, AuditKind};
 use crate::clock::wall_now;
+use crate::driver::World;
 use crate::enrolment::{EXPIRED, NodePeer, Peer, REVOKED, Refusal};
 
 impl Fleet {
@@ -26,28 +27,6 @@ impl Fleet {
                 Ok(Some(Arc::clone(peer)))
             }
         }
-    }
-
-    /// What of a node's own word is its certificate's to say.
-    pub(super) fn speaks_for(&self, peer: &NodePeer, report: &NodeReport) -> Result<(), Refusal> {
-        if *peer.node() != report.node {
-            return Err(Refusal::OtherNode {
-                certified: peer.node().to_string(),
-                claimed: report.node.clone(),
-            });
-        }
-        let Some(hello) = &report.hello else {
-            return Ok(());
-        };
-        // The server's record of a node that is known wins over both.
-        let known = self.driver.world().state().nodes.contains_key(&report.node);
-        if !known && hello.environment != *peer.environment() {
-            return Err(Refusal::OtherEnvironment {
-                certified: peer.environment().to_string(),
-                claimed: hello.environment.clone(),
-            });
-        }
-        Ok(())
     }
 
     /// A connection that came to no session: whose certificate was not taken is in the audit log.
@@ -110,4 +89,26 @@ impl Fleet {
         self.tell(caller.address, refusal.code(), &format!("{node}{refusal}"));
         refusal.into()
     }
+}
+
+/// What of a node's own word is its certificate's to say.
+pub(super) fn speaks_for(world: &World, peer: &NodePeer, report: &NodeReport) -> Result<(), Refusal> {
+    if *peer.node() != report.node {
+        return Err(Refusal::OtherNode {
+            certified: peer.node().to_string(),
+            claimed: report.node.clone(),
+        });
+    }
+    let Some(hello) = &report.hello else {
+        return Ok(());
+    };
+    // The server's record of a node that is known wins over both.
+    let known = world.state().nodes.contains_key(&report.node);
+    if !known && hello.environment != *peer.environment() {
+        return Err(Refusal::OtherEnvironment {
+            certified: peer.environment().to_string(),
+            claimed: hello.environment.clone(),
+        });
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ use hotswap_wire::{MESSAGE_BYTES_MAX, ServerMessage, Settings, pb};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::speaks_for;
 use super::artifacts;
 use super::telling::Telling;
 use super::{Caller, Outbox};
@@ -118,7 +119,7 @@ impl AgentService for Fleet {
         let first =
             first.ok_or_else(|| Status::failed_precondition("the session ended before its first report"))?;
         if let Some(peer) = &peer {
-            self.speaks_for(peer, &first)
+            speaks_for(self.driver.world(), peer, &first)
                 .map_err(|refusal| self.refuse("session", &caller, refusal))?;
         }
         let mut settings = self.admit(&first)?;
@@ -319,6 +320,13 @@ impl Receiver {
             if report.node != self.node {
                 tracing::warn!(node = %self.node, claimed = %report.node, "a session reported for another node; it is ended");
                 return self.outbox.close("a session reports for one node");
+            }
+            // Not the first hello alone: which environment a new node is of is read from the newest.
+            if let Some((_, peer)) = &self.certified
+                && let Err(refusal) = speaks_for(self.driver.world(), peer, &report)
+            {
+                tracing::warn!(node = %self.node, "{refusal}; the session is ended");
+                return self.outbox.close("a session's environment is its certificate's");
             }
             let input = FleetInput::Report {
                 session: self.session,

@@ -169,9 +169,38 @@ async fn a_node_speaks_for_itself_only_and_a_new_one_for_its_environment_only() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_second_word_changes_its_environment_no_more_than_its_first() {
+    let server = start().await;
+    let token = token_for(&server, "QA").await;
+    let certificate = join(&server.running, &token, "qa-1").await.unwrap();
+    let mut client = certificate.line(&server.running).await.unwrap();
+    // Both are there before the server makes anything of either.
+    let (reports, outgoing) = mpsc::channel(8);
+    for (seq, environment) in [(1, "QA"), (2, "Production")] {
+        let said = report("qa-1", seq, Some(hello(environment)), Generation::default());
+        reports.send(said).await.unwrap();
+    }
+    let messages = client.session(ReceiverStream::new(outgoing)).await.unwrap();
+    timeout(SOON, end(messages.into_inner()))
+        .await
+        .expect("the session ends");
+    let (status, node) = server.get("/api/v1/nodes/qa-1").await;
+    assert!(
+        status == StatusCode::NOT_FOUND || node["environment"] == "QA",
+        "{node:#}"
+    );
+    let (_reports, _messages) = session(&mut client, "qa-1", "QA").await.unwrap();
+    let node = server
+        .until("/api/v1/nodes/qa-1", |node| node["status"] == "Running")
+        .await;
+    assert_eq!(node["environment"], "QA");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_node_is_out_at_once_and_for_good() {
     let server = start().await;
     let token = token_for(&server, "QA").await;
+    let other = token_for(&server, "QA").await;
     let certificate = join(&server.running, &token, "qa-1").await.unwrap();
     let mut client = certificate.line(&server.running).await.unwrap();
     let (_reports, messages) = session(&mut client, "qa-1", "QA").await.unwrap();
@@ -211,6 +240,12 @@ async fn a_revoked_node_is_out_at_once_and_for_good() {
         certificate.line(&server.running).await.err(),
         Some(Refusal::Revoked)
     );
+    // Nor by the token that it joined by, and others may, which may be on it; nor by one that it may have seen.
+    for former in [&token, &other] {
+        let refused = join(&server.running, former, "qa-1").await.err().unwrap();
+        assert_eq!(code(&refused), "join_token_barred", "{refused}");
+    }
+    join(&server.running, &other, "qa-2").await.unwrap();
     audited(&server, "revoke", "done").await;
     audited(&server, "connect", "certificate_revoked").await;
     let (_, node) = server.get("/api/v1/nodes/qa-1").await;

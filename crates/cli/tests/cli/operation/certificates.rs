@@ -75,7 +75,10 @@ fn certificates_are_renewed_under_load_and_nobody_notices() {
     customers.go_on(200);
     let (_, failures) = customers.stop();
     assert!(failures.is_empty(), "{failures:?}");
-    // Its token is one for many: it joins again by itself. One that is used up would not.
+    // Its token is one for many, and lets others in: not the node that was revoked. The file is read at every try.
+    agent.eventually_logs("join_token_barred");
+    std::fs::remove_file(server.join_token("Production")).unwrap();
+    server.join_token("Production");
     agent.eventually_logs("joined: this node has a certificate of its own");
     server.eventually(&["nodes", "show", "node-1"], "valid");
     assert_eq!(agent.stop(), 0);

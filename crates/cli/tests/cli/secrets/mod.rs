@@ -256,7 +256,7 @@ impl Run {
     fn nodes(&mut self) -> Vec<Logged> {
         self.secret("a module's secret in a file", FILE_SECRET);
         self.secret("a module's secret in a variable", VARIABLE_SECRET);
-        self.fleet.give("secrets/db", &format!("{FILE_SECRET}\n"));
+        self.fleet.give("secrets/counter/db", &format!("{FILE_SECRET}\n"));
         let token = self.join_token("a join token", &["--uses=5"]);
         let file = self.fleet.give("join", &token);
         let mut command = self.fleet.agent("node-1");
@@ -369,7 +369,10 @@ impl Run {
         until("a request's span is told", || fleet.spans.has("url.path"));
         self.fleet.run(&["node", "revoke", "node-1"]).exits(0);
         node.eventually_logs("certificate_revoked");
-        // It joins anew by its token, which is for several.
+        // It joins anew by another token, which its file has by then.
+        node.eventually_logs("join_token_barred");
+        let token = self.join_token("a later join token", &[]);
+        self.fleet.give("join", &token);
         let joined = "joined: this node has a certificate";
         let log = self.fleet.path("said/node-1.stderr");
         until("the node joins anew", || {
