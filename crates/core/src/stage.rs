@@ -212,6 +212,10 @@ pub struct Deployment {
     /// Approvals so far, where more are needed.
     #[serde(default)]
     pub approvals: Vec<Approval>,
+    /// Where it needs an approval: the numbers of the module's values on the way, as they were when it was asked for.
+    /// What is approved is the release under these.
+    #[serde(default)]
+    pub values: Option<BTreeMap<EnvName, u64>>,
     /// The freeze that it met last.
     #[serde(default)]
     pub frozen: Option<Frozen>,

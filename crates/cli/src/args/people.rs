@@ -77,14 +77,14 @@ pub(crate) enum User {
         /// Viewer, Deployer or Admin
         #[arg(long)]
         role: Option<String>,
-        /// Whether it may not log in any more
+        /// Whether it may not log in any more; if so, its sessions end and its API tokens are revoked
         #[arg(long, value_name = "true|false")]
         disabled: Option<bool>,
         /// Lift the lock after failed logins
         #[arg(long)]
         unlock: bool,
     },
-    /// Give one a one-time password, told once
+    /// Give one a one-time password, told once; its sessions end and its API tokens are revoked
     #[command(after_help = "Examples:
   hotswap user reset-password ada")]
     ResetPassword {

@@ -58,6 +58,11 @@ pub(super) fn deployments(state: &mut State, event: &Event, now: Now) {
                 approval: None,
                 approvers: approvers.clone(),
                 approvals: Vec::new(),
+                values: approval.then(|| {
+                    let way = state.environments_to(&request.target).iter();
+                    way.map(|place| (place.name.clone(), state.values_in(&place.name, &request.module)))
+                        .collect()
+                }),
                 frozen: None,
                 stages,
                 status: if *approval {
@@ -108,6 +113,7 @@ pub(super) fn deployments(state: &mut State, event: &Event, now: Now) {
                 approval: None,
                 approvers: Approvers::default(),
                 approvals: Vec::new(),
+                values: None,
                 frozen: None,
                 stages: vec![stage],
                 status: DeploymentStatus::Running,

@@ -236,10 +236,28 @@ fn enter(
             &format!("{release} is older than {minimum}, the oldest version that may be deployed"),
         );
     }
+    if let Some(why) = not_as_asked(state, deployment, name) {
+        return failed(deployment, place, &why);
+    }
     if let Some(other) = queues.blocker(state, deployment, name) {
         return superseded(state, deployment, name, other);
     }
     with_lock(state, deployment, place, environment, release, id, now)
+}
+
+/// Whether an environment gives the module other values than those that a deployment's approval is of, and how it says so.
+pub(super) fn not_as_asked(state: &State, deployment: &Deployment, name: &EnvName) -> Option<String> {
+    let asked = deployment.values.as_ref()?;
+    let (was, is) = (
+        asked.get(name).copied().unwrap_or(0),
+        state.values_in(name, &deployment.module),
+    );
+    (was != is).then(|| {
+        format!(
+            "{}'s values in {name} were number {was} when the approval was asked for, and are number {is} now; ask again",
+            deployment.module
+        )
+    })
 }
 
 /// Enters an environment that nobody else rolls this module out in: skips it, fails, or starts its rollout.

@@ -104,6 +104,8 @@ impl Access {
         from: &Source,
         once: Option<Once<User>>,
     ) -> Result<(User, Option<SecretString>), AccessError> {
+        // Whom a token could make would outlive its revocation, and reach further.
+        actor.person()?;
         let username = new.username.to_lowercase();
         if let Some(password) = &new.password {
             password::check_new(password, &username)
@@ -141,6 +143,7 @@ impl Access {
             locked_until: None,
             created: now,
             password_changed: now,
+            password_given: Some(now),
         };
         let said = entry(now, AuditKind::Account, "createUser", Some(actor), from)
             .detail(format!("{}, {}", user.username, user.role));
@@ -150,7 +153,7 @@ impl Access {
         Ok((user, made))
     }
 
-    /// Changes a user. Disabling ends its sessions.
+    /// Changes a user. Disabling ends its sessions and revokes its API tokens.
     ///
     /// # Errors
     /// Nobody could manage users afterwards.
@@ -161,6 +164,7 @@ impl Access {
         change: UserChange,
         from: &Source,
     ) -> Result<User, AccessError> {
+        actor.person()?;
         let _change = self.changing.lock().await;
         let mut user = self.user(username)?;
         let before = user.clone();
@@ -189,6 +193,7 @@ impl Access {
         let mut changes = Vec::new();
         if user.disabled && !before.disabled {
             changes = self.end_sessions(&user, None);
+            changes.extend(self.revoke_tokens(&user));
         }
         changes.push(AccessChange::PutUser(Box::new(user.clone())));
         let mut said = Vec::new();
@@ -213,7 +218,7 @@ impl Access {
         Ok(user)
     }
 
-    /// Gives a user a one-time password; its sessions end, a lock is lifted.
+    /// Gives a user a one-time password; its sessions end, its API tokens are revoked, a lock is lifted.
     ///
     /// # Errors
     /// There is no such user.
@@ -223,6 +228,7 @@ impl Access {
         username: &str,
         from: &Source,
     ) -> Result<SecretString, AccessError> {
+        actor.person()?;
         self.user(username)?;
         let made = one_time_password();
         let hash = self.passwords.hash(made.clone()).await?;
@@ -232,10 +238,12 @@ impl Access {
         user.password = hash;
         user.must_change = true;
         user.password_changed = now;
+        user.password_given = Some(now);
         user.failures = 0;
         user.locked_until = None;
         let said = entry(now, AuditKind::Account, "resetPassword", Some(actor), from).detail(&user.username);
         let mut changes = self.end_sessions(&user, None);
+        changes.extend(self.revoke_tokens(&user));
         changes.push(AccessChange::PutUser(Box::new(user)));
         self.change(changes, vec![said]).await?;
         Ok(made)
@@ -326,6 +334,13 @@ impl Access {
         self.change(vec![AccessChange::RevokeToken(id)], vec![said]).await
     }
 
+    /// Revokes a user's API tokens: somebody else may have made them.
+    fn revoke_tokens(&self, user: &User) -> Vec<AccessChange> {
+        let people = self.people.read();
+        let tokens = people.tokens().filter(|token| token.user == user.id);
+        tokens.map(|token| AccessChange::RevokeToken(token.id)).collect()
+    }
+
     /// The signing keys that are known, newest first.
     pub fn keys(&self) -> Vec<SigningKey> {
         let keys = self.keys.read();
@@ -346,6 +361,8 @@ impl Access {
         from: &Source,
         once: Option<Once<SigningKey>>,
     ) -> Result<SigningKey, AccessError> {
+        // Every session depends on it.
+        actor.person()?;
         let said = entry(wall_now(), AuditKind::Key, "rotateKey", Some(actor), from);
         self.rotate(said, once).await
     }

@@ -242,9 +242,19 @@ impl Access {
             .collect()
     }
 
-    /// An entry about something that was done and is neither a command nor about who may do what.
-    pub fn did(&self, actor: &Actor, from: &Source, action: &str, detail: &str) {
-        self.note(entry(wall_now(), AuditKind::Server, action, Some(actor), from).detail(detail));
+    /// An entry about something that is done now and is no command of the log. Durable when this returns.
+    ///
+    /// # Errors
+    /// The store failed: it must not be done.
+    pub async fn does(
+        &self,
+        actor: &Actor,
+        from: &Source,
+        (kind, action): (AuditKind, &str),
+        detail: impl AsRef<str>,
+    ) -> Result<(), AccessError> {
+        let said = entry(wall_now(), kind, action, Some(actor), from).detail(detail);
+        Ok(self.store.change_access(Vec::new(), vec![said]).await?)
     }
 
     /// An entry about a request that is not let through.

@@ -123,8 +123,11 @@ impl Actor {
         }
     }
 
-    /// Refuses API tokens, for what a person does.
-    fn person(&self) -> Result<Uuid, AccessError> {
+    /// Refuses API tokens, for what a person does. Returns the session.
+    ///
+    /// # Errors
+    /// An API token speaks.
+    pub fn person(&self) -> Result<Uuid, AccessError> {
         match &self.via {
             Via::Session(session) => Ok(*session),
             Via::Token { .. } => Err(AccessError::Forbidden(
@@ -185,6 +188,11 @@ impl Access {
         people
             .by_session(&claims.sub, claims.sid, now)
             .ok_or_else(|| refused("the session has ended"))
+    }
+
+    /// Whether somebody who was let in still is: for what goes on after a request was let through.
+    pub fn stands(&self, actor: &Actor) -> bool {
+        self.people.read().stands(actor, wall_now())
     }
 
     /// The public halves of the signing keys.

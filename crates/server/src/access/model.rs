@@ -48,6 +48,9 @@ pub struct User {
     pub created: WallTime,
     /// When its password was last changed.
     pub password_changed: WallTime,
+    /// When somebody else last gave it a password, who could have spoken for it since.
+    #[serde(default)]
+    pub password_given: Option<WallTime>,
 }
 
 /// What came of a login.
@@ -155,6 +158,7 @@ mod tests {
             locked_until: None,
             created: WallTime(0),
             password_changed: WallTime(0),
+            password_given: None,
         }
     }
 

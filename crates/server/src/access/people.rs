@@ -100,6 +100,21 @@ impl People {
         })
     }
 
+    /// Whether somebody who was let in would be let in again.
+    pub(super) fn stands(&self, actor: &Actor, now: WallTime) -> bool {
+        let by_session = |id: Uuid| self.by_session(&actor.subject, id, now).is_some();
+        let by_token = |id: Uuid| {
+            let mut tokens = self.tokens.values();
+            let owner = tokens.find(|token| token.id == id && now < token.expires);
+            let owner = owner.and_then(|token| self.user_of(token.user));
+            owner.is_some_and(|user| !user.disabled)
+        };
+        match &actor.via {
+            Via::Session(id) => by_session(*id),
+            Via::Token { id, .. } => by_token(*id),
+        }
+    }
+
     pub(super) fn apply(&mut self, change: AccessChange) {
         match change {
             AccessChange::PutUser(user) => {

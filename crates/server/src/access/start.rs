@@ -219,5 +219,6 @@ fn new_user(
         locked_until: None,
         created: now,
         password_changed: now,
+        password_given: None,
     }
 }

@@ -1,5 +1,7 @@
 //! Approvals: deployments that wait for a person.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -64,6 +66,9 @@ pub(super) struct ApprovalView {
     pub approved_by: Vec<String>,
     /// How many must.
     pub approvals_needed: u32,
+    /// By environment on the way, where the module has values there: their number when this was asked for. Under others it
+    /// can't be approved, and goes no further.
+    pub values: BTreeMap<String, u64>,
 }
 
 /// A decision, as the document describes it.
@@ -181,7 +186,18 @@ async fn decide(
     body: &JsonObject,
     approve: bool,
 ) -> Result<Response, ApiError> {
-    let deployment = find(api, deployment_id(id)?).await?.id;
+    call.actor.person()?;
+    let found = find(api, deployment_id(id)?).await?;
+    let given = api.access.me(&call.actor)?.password_given;
+    if given.is_some_and(|given| given >= found.requested.wall) {
+        let error = format!(
+            "the account {} was made, or given a password, after this was asked for: whoever did so could be speaking; \
+             another person must decide",
+            call.actor.subject
+        );
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "account_too_new", error));
+    }
+    let deployment = found.id;
     let mut form = Form::new(&body.fields);
     let email = form.email("approverEmail");
     let reason = form.text("reason").map(str::to_owned);
@@ -211,6 +227,12 @@ async fn decide(
         (Ok(_), decided) => commands::answer(StatusCode::OK, None, &decided.map(view)),
     };
     commands::run(api, call, &body.bytes, command, Box::new(answer)).await
+}
+
+fn values_of(deployment: &Deployment) -> BTreeMap<String, u64> {
+    let values = deployment.values.iter().flatten();
+    let set = values.filter(|(_, number)| **number > 0);
+    set.map(|(place, number)| (place.to_string(), *number)).collect()
 }
 
 fn view(deployment: &Deployment) -> ApprovalView {
@@ -243,6 +265,7 @@ fn view(deployment: &Deployment) -> ApprovalView {
         timeout_at: deployment.approval_until.map(rfc3339),
         requester: deployment.requester.clone(),
         approved_by: given.map(|approval| approval.by.clone()).collect(),
+        values: values_of(deployment),
         approvals_needed: if needed { deployment.approvers.needed } else { 0 },
     }
 }

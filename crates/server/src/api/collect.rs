@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::call::Caller;
 use super::{ApiError, Shared};
+use crate::audit::AuditKind;
 use crate::registry::{Collectable, Unneeded};
 
 /// A package that nothing needs.
@@ -59,11 +60,15 @@ pub(super) async fn collect(
     State(api): Shared,
     caller: Caller,
 ) -> Result<Json<Vec<CollectableView>>, ApiError> {
+    let found = api.collector.look().await;
+    let found = found.map_err(|error| ApiError::internal(&error))?;
+    let bytes: u64 = found.iter().map(|found| found.size).sum();
+    let detail = format!("{} packages, {bytes} bytes", found.len());
+    let said = (AuditKind::Server, "collectPackages");
+    api.access
+        .does(&caller.actor, &caller.source, said, detail)
+        .await?;
     let removed = api.collector.collect().await;
     let removed = removed.map_err(|error| ApiError::internal(&error))?;
-    let bytes: u64 = removed.iter().map(|found| found.size).sum();
-    let detail = format!("{} packages, {bytes} bytes", removed.len());
-    api.access
-        .did(&caller.actor, &caller.source, "collectPackages", &detail);
     Ok(Json(removed.into_iter().map(view).collect()))
 }

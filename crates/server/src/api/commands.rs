@@ -101,7 +101,7 @@ impl First<'_> {
 }
 
 /// Refuses what a token is not for.
-fn within_scope(api: &Api, call: &Call, command: &Command) -> Result<(), ApiError> {
+pub(super) fn within_scope(api: &Api, call: &Call, command: &Command) -> Result<(), ApiError> {
     let mut scope = call.actor.scope.clone();
     if matches!(command, Command::PushRelease { .. }) {
         // What is pushed goes nowhere by itself.
@@ -110,8 +110,18 @@ fn within_scope(api: &Api, call: &Call, command: &Command) -> Result<(), ApiErro
     if scope.is_everything() {
         return Ok(());
     }
-    let (module, environment) = concerned(&api.world().state(), command);
-    match scope.refuses(module.as_ref(), environment.as_ref()) {
+    let refused = {
+        let state = api.world().state();
+        let (module, environment) = concerned(&state, command);
+        // A node that is moved is taken away as well as given.
+        let leaves = match command {
+            Command::MoveNode { node, .. } => state.nodes.get(node).map(|found| &found.environment),
+            _ => None,
+        };
+        let left = leaves.and_then(|environment| scope.refuses(module.as_ref(), Some(environment)));
+        left.or_else(|| scope.refuses(module.as_ref(), environment.as_ref()))
+    };
+    match refused {
         None => Ok(()),
         Some(why) => {
             let (action, ..) = crate::audit::command_named(command);

@@ -1,6 +1,7 @@
 //! `GET /events`: the log as it grows, by Server-Sent Events.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,11 +11,15 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde_json::json;
+use tokio::time::timeout;
 
+use super::call::Caller;
 use super::deployments::find;
 use super::params::{Params, deployment_id, environment};
 use super::{Api, ApiError, ErrorBody, Shared};
+use crate::access::{Access, Actor};
 use crate::feed::{CLIENTS_MAX, Filter, Listener};
+use crate::views::live::LiveEvent;
 
 /// Time between two signs of life on a quiet stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -46,11 +51,12 @@ const TYPES_MAX: usize = 50;
 )]
 pub(super) async fn all(
     State(api): Shared,
+    caller: Caller,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
     let head = api.feed.head();
-    stream_of(&api, &headers, &params, head, None)
+    stream_of(&api, caller.actor, &headers, &params, (head, None))
 }
 
 /// Sends a deployment's events, from its first on, as they become durable.
@@ -73,19 +79,20 @@ pub(super) async fn all(
 pub(super) async fn of_deployment(
     State(api): Shared,
     Path(id): Path<String>,
+    caller: Caller,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
     let id = find(&api, deployment_id(&id)?).await?.id;
-    stream_of(&api, &headers, &params, 0, Some(id))
+    stream_of(&api, caller.actor, &headers, &params, (0, Some(id)))
 }
 
 fn stream_of(
     api: &Api,
+    actor: Actor,
     headers: &HeaderMap,
     params: &Params,
-    begin: u64,
-    deployment: Option<hotswap_core::ids::DeploymentId>,
+    (begin, deployment): (u64, Option<hotswap_core::ids::DeploymentId>),
 ) -> Result<Response, ApiError> {
     let mut faults = Vec::new();
     let mut number = |name: &str, text: Option<&str>| {
@@ -121,8 +128,13 @@ fn stream_of(
             error,
         ));
     };
-    let events = Sse::new(stream::unfold(Telling::On(listener), tell))
-        .keep_alive(KeepAlive::new().interval(HEARTBEAT));
+    let access = Arc::clone(&api.access);
+    let telling = Telling::On(Box::new(Told {
+        listener,
+        access,
+        actor,
+    }));
+    let events = Sse::new(stream::unfold(telling, tell)).keep_alive(KeepAlive::new().interval(HEARTBEAT));
     let fixed = [
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // For proxies that would gather the stream before they pass it on.
@@ -172,30 +184,56 @@ fn filter(
 
 /// How far the telling is.
 enum Telling {
-    On(Listener),
+    On(Box<Told>),
     Over,
 }
 
+/// Who is told, and what.
+struct Told {
+    listener: Listener,
+    access: Arc<Access>,
+    actor: Actor,
+}
+
+impl Told {
+    /// The next event; `Err` says why there is none any more.
+    async fn next(&mut self) -> Option<Result<Arc<LiveEvent>, &'static str>> {
+        loop {
+            let next = timeout(HEARTBEAT, self.listener.events.recv()).await;
+            if !self.access.stands(&self.actor) {
+                return Some(Err("you are let in no more; log in again"));
+            }
+            match next {
+                Err(_) => {}
+                Ok(Some(event)) => return Some(Ok(event)),
+                Ok(None) if self.listener.cut.load(Ordering::Acquire) => {
+                    let reason = "events came faster than they were taken; go on with Last-Event-ID";
+                    return Some(Err(reason));
+                }
+                Ok(None) => return None,
+            }
+        }
+    }
+}
+
 async fn tell(telling: Telling) -> Option<(Result<Event, Infallible>, Telling)> {
-    let Telling::On(mut listener) = telling else {
+    let Telling::On(mut told) = telling else {
         return None;
     };
-    match listener.events.recv().await {
-        Some(event) => {
-            let told = Event::default()
+    match told.next().await? {
+        Ok(event) => {
+            let told_of = Event::default()
                 .id(event.seq.to_string())
                 .event(&event.kind)
                 .retry(RETRY)
                 .data(&event.json);
-            Some((Ok(told), Telling::On(listener)))
+            Some((Ok(told_of), Telling::On(told)))
         }
-        None if listener.cut.load(Ordering::Acquire) => {
-            let reason = "events came faster than they were taken; go on with Last-Event-ID";
+        Err(reason) => {
             let cut = Event::default()
                 .event("Cut")
                 .data(json!({ "reason": reason }).to_string());
             Some((Ok(cut), Telling::Over))
         }
-        None => None,
     }
 }

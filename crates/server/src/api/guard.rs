@@ -30,6 +30,21 @@ const BEFORE_A_NEW_PASSWORD: [&str; 3] = [
     "/api/v1/authentication/logout",
 ];
 
+/// Whether what is asked of a route is compared with a token's scope where it is done, since only there is known what it
+/// is about. All else that changes something is closed to tokens with a scope.
+fn looks_at_scope(path: &str) -> bool {
+    const LOOKING: [&str; 6] = [
+        "approvals",
+        "deployments",
+        "fleet",
+        "join-tokens",
+        "modules",
+        "nodes",
+    ];
+    let named = path.strip_prefix(BASE).and_then(|rest| rest.split('/').nth(1));
+    named.is_some_and(|first| LOOKING.contains(&first))
+}
+
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
@@ -115,6 +130,15 @@ impl Guard {
                     return Err(forbidden(
                         &actor,
                         ApiError::new(StatusCode::FORBIDDEN, "role_required", error),
+                    ));
+                }
+                let reads = matches!(*call.method, Method::GET | Method::HEAD);
+                if !reads && !actor.scope.is_everything() && !looks_at_scope(path) {
+                    let error =
+                        "this token is for some modules or environments, and this concerns all of them";
+                    return Err(forbidden(
+                        &actor,
+                        ApiError::new(StatusCode::FORBIDDEN, "scope", error),
                     ));
                 }
                 Ok(Some(actor))

@@ -92,16 +92,6 @@ async fn record(
     let Package { manifest, digest, .. } = package;
     let (module, version, size) = (manifest.name, manifest.version, received.size);
     let kind = kind(manifest.kind);
-    api.registry
-        .keep(received)
-        .await
-        .map_err(|error| refused(&error.into()))?;
-    if let Some(signature) = signature {
-        api.registry
-            .keep_signature(&digest, signature)
-            .await
-            .map_err(|error| refused(&error.into()))?;
-    }
     let signed_by = verdict
         .signer()
         .map(|signer| format!("{} (sha256:{})", signer.subject, signer.fingerprint));
@@ -142,6 +132,17 @@ async fn record(
         version,
         release,
     };
+    commands::within_scope(api, call, &command)?;
+    api.registry
+        .keep(received)
+        .await
+        .map_err(|error| refused(&error.into()))?;
+    if let Some(signature) = signature {
+        api.registry
+            .keep_signature(&digest, signature)
+            .await
+            .map_err(|error| refused(&error.into()))?;
+    }
     commands::run(api, call, digest.hex().as_bytes(), command, Box::new(answer)).await
 }
 
@@ -160,6 +161,7 @@ pub(super) fn refused(error: &ReceiveError) -> ApiError {
         ReceiveError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "package_too_large"),
         ReceiveError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         ReceiveError::BrokenOff { .. } | ReceiveError::Empty => (StatusCode::BAD_REQUEST, "broken_body"),
+        ReceiveError::Silent { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
         ReceiveError::Full => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
         ReceiveError::Io(cause) => return ApiError::internal(cause),
     };

@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use hotswap_core::command::Command;
-use hotswap_core::ids::DeploymentId;
+use hotswap_core::ids::{DeploymentId, EnvName};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -15,7 +15,8 @@ use super::create::{Form, location};
 use super::error::CommandRefused;
 use super::params::environment;
 use super::versions::{module_name, unknown_module};
-use super::{ApiError, Shared, commands};
+use super::{Api, ApiError, Shared, commands};
+use crate::access::Role;
 
 /// Where from, as the document describes it.
 #[derive(ToSchema)]
@@ -73,6 +74,9 @@ pub(super) async fn undeploy(
             return Err(unknown_module(&state, module));
         }
     }
+    if call.actor.role < Role::Admin {
+        guarded(&api, &environment)?;
+    }
     let id = DeploymentId(Uuid::new_v4());
     let trace_id = call.trace_id.clone();
     let command = Command::Undeploy {
@@ -95,4 +99,23 @@ pub(super) async fn undeploy(
             Err(refusal) => commands::refusal(refusal, &trace_id),
         };
     commands::run(&api, &call, &body.bytes, command, Box::new(answer)).await
+}
+
+/// Refuses what takes a module from every node at once, where an environment asks for more than one person's word or takes
+/// no changes now.
+fn guarded(api: &Api, environment: &EnvName) -> Result<(), ApiError> {
+    let now = api.world().now().wall;
+    let state = api.world().state();
+    let Ok(found) = state.environment(environment) else {
+        return Ok(());
+    };
+    let why = if found.approval_required {
+        "deployments to it need an approval"
+    } else if found.freezes.iter().any(|window| window.until(now).is_some()) {
+        "it is frozen now"
+    } else {
+        return Ok(());
+    };
+    let error = format!("undeploying from {environment} needs the role Admin: {why}");
+    Err(ApiError::new(StatusCode::FORBIDDEN, "role_required", error))
 }

@@ -8,9 +8,7 @@ use utoipa::ToSchema;
 use super::call::Caller;
 use super::params::shown;
 use super::{ApiError, ErrorBody, Shared};
-use crate::access::entry;
 use crate::audit::AuditKind;
-use crate::clock::wall_now;
 use crate::notify::{Format, Standing};
 use crate::sight::DeadLetter;
 use crate::views::time::rfc3339;
@@ -125,17 +123,10 @@ pub(super) async fn resend(
         let message = format!("there is no dead letter {shown}; `hotswap webhooks` lists those there are");
         return Err(ApiError::not_found("not_found", message));
     }
+    let said = (AuditKind::Command, "resendDeadLetter");
+    api.access.does(&caller.actor, &caller.source, said, id).await?;
     let resent = api.notifier.resend(found).await;
     let resent = resent.map_err(|error| ApiError::internal(&error))?;
-    let by = Some(&caller.actor);
-    let said = entry(
-        wall_now(),
-        AuditKind::Command,
-        "resendDeadLetter",
-        by,
-        &caller.source,
-    );
-    api.access.note(said.detail(id));
     let views = resent.into_iter().map(|resent| ResentView {
         endpoint: resent.endpoint,
         delivered: resent.failed.is_none(),

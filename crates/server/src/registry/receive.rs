@@ -1,6 +1,7 @@
 //! Taking a package in.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -11,8 +12,12 @@ use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 use super::Registry;
+
+/// How long a sender may send nothing: it holds one of a few places.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes that were received in whole and are not kept yet. Dropping it forgets them.
 #[derive(Debug)]
@@ -43,6 +48,12 @@ pub enum ReceiveError {
     /// The sender stopped or broke off.
     #[error("the body broke off after {received} bytes; send it again")]
     BrokenOff {
+        /// Bytes that arrived.
+        received: u64,
+    },
+    /// The sender is still there, and sends nothing.
+    #[error("nothing came for {} s after {received} bytes; send it again", SILENCE_MAX.as_secs())]
+    Silent {
         /// Bytes that arrived.
         received: u64,
     },
@@ -83,7 +94,11 @@ impl Registry {
         let temporary = NamedTempFile::new_in(&self.incoming)?;
         let mut file = File::from_std(temporary.reopen()?);
         let (mut size, mut hash) = (0, Sha256::new());
-        while let Some(chunk) = bytes.next().await {
+        loop {
+            let chunk = timeout(SILENCE_MAX, bytes.next()).await;
+            let Some(chunk) = chunk.map_err(|_| ReceiveError::Silent { received: size })? else {
+                break;
+            };
             let chunk = chunk.map_err(|_| ReceiveError::BrokenOff { received: size })?;
             size += chunk.len() as u64;
             if size > self.bytes_max {

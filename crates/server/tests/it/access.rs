@@ -8,6 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::agent::{FakeNode, Fares};
 use crate::harness::{PASSWORD, TestServer, config, deployment, host, package, read};
 
 const LOGIN: &str = "/api/v1/authentication/login";
@@ -388,6 +389,46 @@ async fn api_tokens_reach_as_far_as_they_say() {
         .await;
     assert_eq!(more.0, StatusCode::FORBIDDEN, "a token makes no token");
 
+    // An Admin's tokens make nobody an Admin, and what concerns all is not for a part's token.
+    let mut tokens = Vec::new();
+    for (name, environments) in [("all", json!([])), ("qa", json!(["QA"]))] {
+        let new = json!({ "name": name, "role": "Admin", "environments": environments });
+        let (status, made) = server.post("/api/v1/tokens", &new).await;
+        assert_eq!(status, StatusCode::CREATED, "{made:#}");
+        tokens.push(made["token"].as_str().unwrap().to_owned());
+    }
+    let new = json!({ "username": "mallory", "email": "m@example.com", "role": "Admin" });
+    for (path, body) in [
+        ("/api/v1/users", &new),
+        ("/api/v1/users/ada/reset-password", &json!({})),
+        ("/api/v1/keys/rotate", &json!({})),
+    ] {
+        for token in &tokens {
+            let (status, body) = server.post_as(token, path, body).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {body:#}");
+        }
+    }
+    let node = FakeNode::join(server.running.agents_addr(), "dev-a", "Development", Fares::Well).await;
+    server
+        .until("/api/v1/nodes/dev-a", |node| node["status"] == "Running")
+        .await;
+    for (path, body) in [
+        ("/api/v1/artifacts/collect", json!({})),
+        ("/api/v1/webhooks/dead-letters/x/resend", json!({})),
+        // Taken from where the token reaches nothing.
+        ("/api/v1/nodes/dev-a/move", json!({ "environment": "QA" })),
+    ] {
+        let (status, answer) = server.post_as(&tokens[1], path, &body).await;
+        assert_eq!(
+            (status, &answer["code"]),
+            (StatusCode::FORBIDDEN, &json!("scope")),
+            "{path}: {answer:#}"
+        );
+        let (status, answer) = server.post_as(&tokens[0], path, &body).await;
+        assert_ne!(status, StatusCode::FORBIDDEN, "{path}: {answer:#}");
+    }
+    drop(node);
+
     // It speaks as its owner, also where requester and approver must differ.
     let (_, entries) = server
         .get("/api/v1/audit?kind=command&action=deploy&actor=ada")
@@ -538,4 +579,53 @@ async fn what_is_made_twice_under_one_key_is_made_once_and_its_secret_is_told_on
     let server = server.restart().await;
     let (_, tokens) = server.get("/api/v1/tokens").await;
     assert_eq!(tokens.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_may_have_made_ends_with_a_reset_and_with_disabling() {
+    let server = TestServer::start().await;
+    for (name, path, body) in [
+        ("ada", "/api/v1/users/ada/reset-password", None),
+        ("eve", "/api/v1/users/eve", Some(json!({ "disabled": true }))),
+    ] {
+        let session = server.user(name, "Deployer").await;
+        let new = json!({ "name": "ci", "role": "Viewer" });
+        let (status, made) = server.post_as(&session, "/api/v1/tokens", &new).await;
+        assert_eq!(status, StatusCode::CREATED, "{made:#}");
+        let token = made["token"].as_str().unwrap().to_owned();
+        let mut streams = Vec::new();
+        for bearer in [&session, &token] {
+            let answer = server
+                .bare(Method::GET, "/api/v1/events?after=0")
+                .bearer_auth(bearer)
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            streams.push(answer);
+        }
+        let method = if body.is_some() {
+            Method::PATCH
+        } else {
+            Method::POST
+        };
+        let done = server.request(method, path).json(&body.unwrap_or(json!({})));
+        assert_eq!(done.send().await.unwrap().status(), StatusCode::OK);
+        for bearer in [&session, &token] {
+            let refused = server.request_as(bearer, Method::GET, ME).send().await.unwrap();
+            assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{name}");
+        }
+        server.push(&package(name, "1.0.0")).await;
+        for stream in streams {
+            let told = stream.text().await.unwrap();
+            assert!(told.contains("you are let in no more"), "{told}");
+            assert!(!told.contains(&format!("\"{name}\"")), "{told}");
+        }
+        let enabled = server
+            .request(Method::PATCH, &format!("/api/v1/users/{name}"))
+            .json(&json!({ "disabled": false }));
+        enabled.send().await.unwrap();
+        let gone = server.request_as(&token, Method::GET, ME).send().await.unwrap();
+        assert_eq!(gone.status(), StatusCode::UNAUTHORIZED, "for good");
+    }
 }

@@ -193,3 +193,106 @@ async fn those_that_wait_come_in_pages() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(body["details"].as_array().unwrap().len(), 2, "{body:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_is_a_persons_whom_nobody_made_for_it() {
+    let server = TestServer::start().await;
+    let bob = server.user("bob", "Admin").await;
+    server.push(&package("pay", "1.0.0")).await;
+    let id = created(&server, &server.token, true).await;
+    let new = json!({ "name": "ci", "role": "Admin" });
+    let (_, made) = server.post_as(&bob, "/api/v1/tokens", &new).await;
+    let token = made["token"].as_str().unwrap();
+    assert_eq!(
+        decide(&server, token, &id, "approve").await.0,
+        StatusCode::FORBIDDEN,
+        "a token"
+    );
+    let late = server.user("late", "Admin").await;
+    let (status, body) = decide(&server, &late, &id, "approve").await;
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::FORBIDDEN, &json!("account_too_new")),
+        "{body:#}"
+    );
+    let later = created(&server, &server.token, true).await;
+    assert_eq!(
+        decide(&server, &late, &later, "approve").await.0,
+        StatusCode::OK,
+        "what came after it"
+    );
+    assert_eq!(decide(&server, &bob, &id, "approve").await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_nobody_approved_ride_along_with_no_approval() {
+    let server = TestServer::start().await;
+    let bob = server.user("bob", "Admin").await;
+    server.push(&package("pay", "1.0.0")).await;
+    let set = |value: &str| {
+        let body = json!({ "values": { "URL": value } });
+        let request = server.request(Method::PUT, "/api/v1/modules/pay/config/Development");
+        async move { request.json(&body).send().await.unwrap().status() }
+    };
+    assert_eq!(set("https://good").await, StatusCode::OK);
+    let first = created(&server, &server.token, true).await;
+    let (_, approval) = server
+        .get(&format!("/api/v1/approvals/deployments/{first}"))
+        .await;
+    assert_eq!(approval["values"], json!({ "Development": 1 }), "{approval:#}");
+    assert_eq!(set("https://evil").await, StatusCode::OK);
+    let (status, body) = decide(&server, &bob, &first, "approve").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body:#}");
+    assert!(body["error"].as_str().unwrap().contains("ask again"), "{body:#}");
+    assert_eq!(decide(&server, &bob, &first, "reject").await.0, StatusCode::OK);
+
+    // Changed between the approval and its environment: nothing is there that could take it, so it stays on the way.
+    let second = created(&server, &server.token, true).await;
+    assert_eq!(decide(&server, &bob, &second, "approve").await.0, StatusCode::OK);
+    assert_eq!(set("https://worse").await, StatusCode::OK);
+    let ended = server.ended(&second).await;
+    let told = ended.to_string();
+    assert!(
+        ended["status"] == "Failed" && told.contains("number 2 when the approval was asked for"),
+        "{ended:#}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_on_the_way_asks_for_its_approval_too() {
+    let dir = TempDir::new().unwrap();
+    let mut wanted = config(dir.path());
+    let environments = wanted.environments.as_mut().unwrap();
+    environments[0].approval_required = true;
+    environments[0].approvers.needed = 2;
+    environments[0].freezes = Vec::new();
+    let server = TestServer::start_with(dir, wanted).await;
+    server.push(&package("pay", "1.0.0")).await;
+    let body = deployment("pay", "1.0.0", "QA");
+    let (status, body) = server.post("/api/v1/deployments", &body).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body:#}");
+    let path = format!(
+        "/api/v1/approvals/deployments/{}",
+        body["executionId"].as_str().unwrap()
+    );
+    let (_, approval) = server.get(&path).await;
+    assert_eq!(
+        (&approval["status"], &approval["approvalsNeeded"]),
+        (&json!("Pending"), &json!(2)),
+        "{approval:#}"
+    );
+    // Nor does one person take away what two must let in.
+    let dan = server.user("dan", "Deployer").await;
+    let (status, body) = server
+        .post_as(
+            &dan,
+            "/api/v1/modules/pay/undeploy",
+            &json!({ "environment": "Development" }),
+        )
+        .await;
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::FORBIDDEN, &json!("role_required")),
+        "{body:#}"
+    );
+}

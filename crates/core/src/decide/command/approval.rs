@@ -3,6 +3,7 @@
 use super::Accepted;
 use crate::command::Refusal;
 use crate::decide::Reply;
+use crate::decide::deployment::not_as_asked;
 use crate::event::Event;
 use crate::ids::DeploymentId;
 use crate::stage::DeploymentStatus;
@@ -43,6 +44,12 @@ pub(super) fn decide_approval(
             "{} asked for deployment {id} and can't decide on it; another person must",
             decided.by
         )));
+    }
+    let mut way = state.environments_to(&deployment.target).iter();
+    if decided.approve
+        && let Some(why) = way.find_map(|place| not_as_asked(state, deployment, &place.name))
+    {
+        return Err(Refusal::NotNow(why));
     }
     let approvers = &deployment.approvers;
     if !approvers.subjects.is_empty() && !approvers.subjects.contains(&decided.by) {

@@ -7,6 +7,7 @@ use crate::decide::Reply;
 use crate::event::Event;
 use crate::ids::ReleaseRef;
 use crate::observe::Observations;
+use crate::policy::{Approvers, Environment};
 use crate::stage::DeploymentStatus;
 use crate::state::State;
 
@@ -95,7 +96,7 @@ pub(super) fn deploy(
             "{DEPLOYMENTS_UNFINISHED_MAX} deployments are unfinished, the most there may be; try again when some ended"
         )));
     }
-    let approval = environment.approval_required || request.require_approval;
+    let (approval, approvers) = approval(state, &request);
     let status = if approval {
         DeploymentStatus::PendingApproval
     } else {
@@ -111,8 +112,20 @@ pub(super) fn deploy(
             request,
             release,
             approval,
-            approvers: environment.approvers.clone(),
+            approvers,
         }],
         reply,
     ))
+}
+
+/// Whether a deployment needs an approval, and whose: what any environment on its way asks for. Where several do, as many
+/// people as the strictest asks for, of those whom the last one names.
+fn approval(state: &State, request: &DeployRequest) -> (bool, Approvers) {
+    let way = state.environments_to(&request.target);
+    let asking: Vec<&Environment> = way.iter().filter(|place| place.approval_required).collect();
+    let whose = asking.last().copied().or(way.last());
+    let mut approvers = whose.map(|place| place.approvers.clone()).unwrap_or_default();
+    let strictest = asking.iter().map(|place| place.approvers.needed).max();
+    approvers.needed = strictest.unwrap_or(approvers.needed);
+    (request.require_approval || !asking.is_empty(), approvers)
 }
