@@ -148,13 +148,12 @@ pub(crate) async fn deploy(director: &mut Director<'_>, version: &str, why: &str
             });
         }
         if Instant::now() > deadline {
-            let stage = deployment.stages.iter().find(|stage| stage.status == "Running");
-            let waits = stage
-                .map(|stage| format!("{}: {}", stage.name, stage.message.as_deref().unwrap_or_default()));
+            let last = director.scene.decisions.last();
+            let last = last.map(|decision| format!("; last: {}", decision.message));
             bail!(
-                "{MODULE} {version} was not through after {} s; {}",
+                "{MODULE} {version} was not through after {} s{}",
                 DEPLOYMENT_WAIT_MAX.as_secs(),
-                waits.unwrap_or_default()
+                last.unwrap_or_default()
             );
         }
         tokio::time::sleep(LOOK).await;

@@ -8,7 +8,7 @@ use crate::fleet::{DEADLINE, Process, Server};
 use crate::support::{Ran, hotswap, run};
 
 /// Short, so that a test sees many renewals.
-const LIFETIME: &str = "3s";
+const LIFETIME: &str = "5s";
 /// Renewals under load.
 const RENEWALS: usize = 5;
 
