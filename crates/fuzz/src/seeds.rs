@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hotswap_core::ids::Digest;
-use hotswap_package::Package;
+use hotswap_package::{Manifest, Package};
 use hotswap_trust::{Authority, SigningIdentity, UnixSeconds};
 
 /// Seeds longer than this are left out: small ones are changed where it matters.
@@ -52,6 +52,16 @@ pub(crate) fn manifests() -> Vec<Vec<u8>> {
 pub(crate) fn packages() -> Vec<Vec<u8>> {
     let package = |manifest: Vec<u8>| Some(Package::assemble(&manifest, CONTENT).ok()?.file.to_vec());
     manifests().into_iter().filter_map(package).collect()
+}
+
+/// What the example's builds say of themselves: all of them do the same.
+pub(crate) fn ebpf_manifest() -> Manifest {
+    let manifest = contents("modules/ebpf/packet-limiter/1.1.0", "module.toml");
+    Manifest::from_slice(&manifest.concat()).expect("the example's manifest is read")
+}
+
+pub(crate) fn ebpf_objects() -> Vec<Vec<u8>> {
+    short(contents("modules/ebpf", ".o"))
 }
 
 /// Events, a line each.

@@ -76,6 +76,11 @@ pub const TARGETS: &[Target] = &[
         read: signature,
     },
     Target {
+        name: "ebpf-object",
+        seeds: seeds::ebpf_objects,
+        read: ebpf_object,
+    },
+    Target {
         name: "names",
         seeds: || {
             seeds::words(&[
@@ -93,6 +98,7 @@ pub const TARGETS: &[Target] = &[
 ];
 
 thread_local! {
+    static EBPF: OnceCell<Manifest> = const { OnceCell::new() };
     static SIGNED: OnceCell<(Digest, Vec<u8>, Vec<u8>)> = const { OnceCell::new() };
 }
 
@@ -203,6 +209,13 @@ fn signature(bytes: &[u8]) -> bool {
             "a signature counts for other content"
         );
         taken
+    })
+}
+
+fn ebpf_object(bytes: &[u8]) -> bool {
+    EBPF.with(|manifest| {
+        let manifest = manifest.get_or_init(seeds::ebpf_manifest);
+        read(hotswap_runtime::ebpf::inspect(manifest, bytes)).is_some()
     })
 }
 

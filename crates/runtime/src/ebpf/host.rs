@@ -113,8 +113,12 @@ impl Runtime for EbpfHost {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             artifact.must_be(Kind::Ebpf)?;
-            let inspected =
-                inspect(&artifact.manifest, &artifact.content).map_err(PrepareError::WrongFormat)?;
+            let (manifest, content) = (Arc::clone(&artifact.manifest), artifact.content.clone());
+            // An object of some MiB takes its time to read.
+            let inspected = spawn_blocking(move || inspect(&manifest, &content)).await;
+            let inspected = inspected
+                .map_err(|panic| PrepareError::Host(panic.to_string()))?
+                .map_err(PrepareError::WrongFormat)?;
             Ok(Arc::new(PreparedEbpf {
                 shared,
                 artifact,

@@ -14,7 +14,7 @@ use super::hook::{Hooked, Place};
 use super::migrate::Move;
 use super::object::{Inspected, Layout};
 use super::pins::Module;
-use super::{probe, sys, told};
+use super::{elf, probe, sys, told};
 
 /// Loads an object's programs once, and lets go of them.
 pub(super) fn try_load(ebpf: &Ebpf, object: &[u8]) -> Result<(), String> {
@@ -200,7 +200,8 @@ fn open(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Result<Object, String> {
     let kernel = Btf::from_sys_fs().ok();
     let mut loader = std::mem::take(loader);
     loader.btf(kernel.as_ref()).allow_unsupported_maps();
-    loader.load(&object).map_err(|error| told(&error))
+    elf::is_sound(&object)?;
+    elf::unpanicked(|| loader.load(&object).map_err(|error| told(&error)))
 }
 
 fn load_all(

@@ -77,6 +77,13 @@ impl Move {
                 self.name, from.layout.key_size, self.layout.key_size
             ));
         }
+        if !from.layout.is_movable() {
+            return Err(format!(
+                "the map {} can't be moved: the one at work is a {}; entries are moved out of arrays and hash tables, also \
+                 those per CPU; give the new one another name",
+                self.name, from.layout
+            ));
+        }
         if from.layout.entries_max > ENTRIES_MAX || frame_bytes(from.layout) > FRAME_BYTES_MAX {
             return Err(format!(
                 "the map {} can't be moved: the one at work is a {}; at most {ENTRIES_MAX} entries are, of which the \
@@ -225,11 +232,14 @@ impl Map {
         }
     }
 
+    /// Bytes that the kernel copies for a key: of a value for each processor it rounds each one up, on a machine that has
+    /// only one, too.
     fn value_bytes(&self) -> usize {
         let size = self.layout.value_size as usize;
-        match self.values() {
-            1 => size,
-            values => values * size.next_multiple_of(8),
+        if self.layout.has_value_per_processor() {
+            self.processors * size.next_multiple_of(8)
+        } else {
+            size
         }
     }
 
@@ -279,5 +289,44 @@ impl Map {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::generated::bpf_map_type;
+
+    use super::*;
+
+    fn map(kind: bpf_map_type, processors: usize) -> Map {
+        let layout = Layout {
+            kind: kind as u32,
+            key_size: 4,
+            value_size: 12,
+            entries_max: 1,
+        };
+        Map {
+            fd: std::fs::File::open("/dev/null").unwrap().into(),
+            layout,
+            processors,
+        }
+    }
+
+    #[test]
+    fn a_buffer_has_room_for_all_that_the_kernel_copies() {
+        let bytes = |kind, processors| map(kind, processors).value_bytes();
+        assert_eq!(bytes(bpf_map_type::BPF_MAP_TYPE_HASH, 4), 12);
+        for kind in [
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+            bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        ] {
+            assert_eq!(
+                bytes(kind, 1),
+                16,
+                "a single processor's value is rounded up, too"
+            );
+            assert_eq!(bytes(kind, 4), 64);
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod config;
 mod counting;
+mod elf;
 mod hook;
 mod host;
 mod instance;

@@ -9,10 +9,8 @@ use aya_obj::{Object, ProgramSection};
 use hotswap_package::{Attached, Counter, Hook, Manifest};
 use object::Object as _;
 
-use super::{hook, migrate, told};
+use super::{elf, hook, migrate};
 
-/// Largest object, in bytes: the largest known ones have some hundred KiB.
-const OBJECT_BYTES_MAX: usize = 8 << 20;
 /// Where an object's license stands. Without it one that nobody gave would be assumed.
 const LICENSE_SECTION: &str = "license";
 
@@ -60,6 +58,12 @@ impl Layout {
 
     pub(super) fn is_array(self) -> bool {
         self.is_per_cpu() || self.kind == bpf_map_type::BPF_MAP_TYPE_ARRAY as u32
+    }
+
+    /// Whether entries can be moved out of such a map and into it: its values are of the size that it names, or of that
+    /// size for each processor.
+    pub(super) fn is_movable(self) -> bool {
+        self.is_array() || self.is_hash()
     }
 
     fn is_hash(self) -> bool {
@@ -119,15 +123,9 @@ impl Inspected {
 /// What is wrong with it, in words that its author can act on.
 pub fn inspect(manifest: &Manifest, object: &[u8]) -> Result<Inspected, String> {
     let ebpf = manifest.ebpf.as_ref().ok_or("the manifest has no [ebpf]")?;
-    if object.len() > OBJECT_BYTES_MAX {
-        let bytes = object.len();
-        return Err(format!(
-            "the object has {bytes} bytes; at most {OBJECT_BYTES_MAX}"
-        ));
-    }
     // A copy of its own is aligned, as its structures must be.
     let bytes = object.to_vec();
-    let parsed = Object::parse(&bytes).map_err(|error| format!("it is no eBPF object: {}", told(&error)))?;
+    let parsed = elf::parse(&bytes)?;
     if parsed.btf.is_none() {
         return Err("the object has no BTF; compile it with -g".to_owned());
     }
@@ -227,7 +225,7 @@ fn look_at_program(attached: &Attached, object: &Object) -> Result<(), String> {
 }
 
 fn look_at_move(map: &str, layout: Layout, program: &str, object: &Object) -> Result<(), String> {
-    if !(layout.is_array() || layout.is_hash()) {
+    if !layout.is_movable() {
         return Err(format!(
             "the map {map} is a {layout}; entries are moved into arrays and hash tables, also those per CPU"
         ));

@@ -241,3 +241,58 @@ async fn a_way_back_finds_the_former_map_and_its_end_leaves_one() {
     assert_eq!(counted_in(&grown), before);
     gone(&[&two, &three]).await;
 }
+
+/// Keeps each address in a map of a kind that can't be moved, then in one that can.
+const ADDRESSES: &str = r#"
+struct key { __u32 bits; __u32 address; };
+#if VERSION == 1
+struct { __uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(max_entries, 8); __uint(map_flags, BPF_F_NO_PREALLOC);
+         __type(key, struct key); __type(value, __u64); } seen SEC(".maps");
+#else
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __type(key, struct key); __type(value, __u64); } seen SEC(".maps");
+#endif
+SEC("xdp") int look(struct xdp_md *ctx) {
+    struct key key = { .bits = 32 };
+    __u64 one = 1;
+    bpf_map_update_elem(&seen, &key, &one, BPF_ANY);
+    return XDP_PASS;
+}
+SEC("xdp") int move(struct xdp_md *ctx) { return XDP_PASS; }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_of_a_kind_that_is_not_moved_stops_the_switch() {
+    if !inside("migrations::a_map_of_a_kind_that_is_not_moved_stops_the_switch") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let addresses = |version: u32, migrate: &str| {
+        let ebpf = format!(
+            "[[ebpf.programs]]\nname = \"look\"\nattach = \"xdp\"\ninterface = \"hs1\"\n\
+             [[ebpf.maps]]\nname = \"seen\"\ncarry = true\n{migrate}"
+        );
+        let define = format!("VERSION={version}");
+        release(&format!("{version}.0.0"), &ebpf, ADDRESSES, &[&define])
+    };
+    let (Some(one), Some(two)) = (addresses(1, ""), addresses(2, "migrate = \"move\"\n")) else {
+        return;
+    };
+    let (one, two) = (
+        started(&host, one).await.unwrap(),
+        started(&host, two).await.unwrap(),
+    );
+    one.engage();
+    two.engage();
+    let Readiness::Failing(why) = two.readiness() else {
+        panic!("it is at its hook")
+    };
+    assert!(
+        why.contains("the one at work is a lpm_trie of 8 entries")
+            && why.contains("entries are moved out of arrays and hash tables"),
+        "{why}"
+    );
+    one.tally();
+    assert_eq!(one.readiness(), Readiness::Ready);
+    gone(&[&one, &two]).await;
+}

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use hotswap_package::{Kind, Package, needs};
 use hotswap_runtime::{ebpf, kernel};
+use tokio::task::spawn_blocking;
 
 use super::Bench;
 
@@ -17,7 +18,8 @@ pub(super) async fn build(bench: &Bench, package: Package) -> Result<String, Str
     let Some(runtime) = bench.runtimes.get(kind) else {
         let needs = needs(&package.manifest, &package.artifact).join(", ");
         if kind == Kind::Ebpf {
-            let inspected = ebpf::inspect(&package.manifest, &package.artifact)?;
+            let inspected = spawn_blocking(move || ebpf::inspect(&package.manifest, &package.artifact)).await;
+            let inspected = inspected.map_err(|panic| panic.to_string())??;
             return Ok(format!(
                 "{bytes} bytes: {}; the nodes' kernels verify it; a node that runs it needs {needs}",
                 inspected.summary()
