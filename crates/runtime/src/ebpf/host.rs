@@ -14,7 +14,7 @@ use super::config::EbpfHostConfig;
 use super::counting::Counting;
 use super::hook::Place;
 use super::instance::{EbpfInstance, Loaded, Pinned, State};
-use super::load;
+use super::load::{self, Carried};
 use super::object::{Inspected, inspect};
 use super::pins::Module;
 use crate::grants::Ungranted;
@@ -174,28 +174,42 @@ impl PreparedEbpf {
             place.exists().map_err(failed)?;
         }
         let release = digest.hex();
-        let mut users = module.lock();
-        let make = || -> Result<_, String> {
-            let looked_at = (ebpf, &self.inspected);
-            let maps = load::carried(module, ebpf, &self.inspected)?;
-            let hooks = load::programs(module, &release, (ebpf, &self.artifact.content), &maps, &places)?;
-            let sources = load::sources(module, &release, looked_at, &maps)?;
-            let moves = load::moves(module, &release, looked_at, &maps)?;
-            Ok((hooks, sources, moves, maps))
+        let _loading = module.loading();
+        let maps = {
+            let mut users = module.lock();
+            let maps = load::carried(module, &release, ebpf, &self.inspected).map_err(failed)?;
+            // From here on nobody takes away what it finds and makes.
+            users.enter(&release, maps.values().cloned().collect());
+            maps
         };
-        let (hooks, sources, moves, maps) = make().map_err(|problem| {
-            // What is half there would be taken for whole the next time.
-            if !users.loaded.contains_key(&release) {
+        self.pin_all(module, &release, &maps, &places).map_err(|problem| {
+            let mut users = module.lock();
+            if users.leave(&release) {
+                // What is half there would be taken for whole the next time.
                 module.forget(&release);
+            }
+            if users.loaded.is_empty() {
                 module.remove_empty();
             }
             StartError::Failed(problem)
-        })?;
-        *users.loaded.entry(release.clone()).or_insert(0) += 1;
-        users.maps.insert(release.clone(), maps.into_values().collect());
+        })
+    }
+
+    fn pin_all(
+        &self,
+        module: &Arc<Module>,
+        release: &str,
+        maps: &Carried,
+        places: &[Place],
+    ) -> Result<Pinned, String> {
+        let ebpf = self.section().map_err(|error| error.to_string())?;
+        let looked_at = (ebpf, &self.inspected);
+        let hooks = load::programs(module, release, (ebpf, &self.artifact.content), maps, places)?;
+        let sources = load::sources(module, release, looked_at, maps)?;
+        let moves = load::moves(module, release, looked_at, maps)?;
         Ok(Pinned {
             module: Arc::clone(module),
-            release,
+            release: release.to_owned(),
             hooks,
             moves,
             counting: Counting::new(ebpf, sources),

@@ -124,7 +124,10 @@ impl Loaded {
             state.probed = None;
         }
         users.active = Some(Arc::clone(self));
-        pinned.module.sweep(users);
+        // Who finds its programs at the hooks after a restart has others beside it that are not loaded again yet.
+        if swaps.iter().any(|swap| *swap != Swap::Was) {
+            pinned.module.sweep(users);
+        }
         for hook in &pinned.hooks {
             let info = hook.info().ok();
             tracing::info!(
@@ -202,7 +205,6 @@ impl Loaded {
             return;
         };
         let mut users = module.lock();
-        let left = users.loaded.get(release).map_or(0, |count| count - 1);
         let is_active = users
             .active
             .as_ref()
@@ -210,13 +212,7 @@ impl Loaded {
         if is_active {
             users.active = None;
         }
-        if left > 0 {
-            users.loaded.insert(release.clone(), left);
-            return;
-        }
-        users.loaded.remove(release);
-        let maps = users.maps.remove(release).unwrap_or_default();
-        if !dismissed {
+        if !users.leave(release) || !dismissed {
             return;
         }
         if users.loaded.is_empty() {
@@ -229,7 +225,7 @@ impl Loaded {
                 }
             }
             module.forget(release);
-            module.forget_layouts(&users, &maps);
+            module.forget_layouts(&users);
         }
     }
 }

@@ -13,8 +13,8 @@ use super::counting::Source;
 use super::hook::{Hooked, Place};
 use super::migrate::Move;
 use super::object::{Inspected, Layout};
-use super::pins::Module;
-use super::{elf, probe, sys, told};
+use super::pins::{self, Module, Origin};
+use super::{elf, migrate, probe, sys, told};
 
 /// Loads an object's programs once, and lets go of them.
 pub(super) fn try_load(ebpf: &Ebpf, object: &[u8]) -> Result<(), String> {
@@ -58,27 +58,52 @@ pub(super) fn programs(
             })
             .collect()
     };
-    if module.has(release) {
-        match open_all() {
-            Err(problem) => {
-                tracing::warn!(
-                    release,
-                    problem,
-                    "a version's pins are not whole; it is loaded anew"
-                );
-                module.forget(release);
-            }
-            whole => return whole,
-        }
-    }
     let new: Vec<PathBuf> = maps.values().filter(|map| !map.exists()).cloned().collect();
-    if let Err(problem) = load_all(module, release, (ebpf, object), maps) {
-        module.forget(release);
+    if module.has(release) {
+        let problem = match open_all() {
+            Ok(_) if !new.is_empty() => "a map that it carries on is pinned no more".to_owned(),
+            Ok(whole) => return Ok(whole),
+            Err(problem) => problem,
+        };
+        tracing::warn!(
+            release,
+            problem,
+            "a version's pins are not whole; it is loaded anew"
+        );
+        module
+            .set_aside(release)
+            .map_err(|error| format!("its former pins can't be put aside: {error}"))?;
+    }
+    let loaded =
+        note_origins(module, ebpf, maps).and_then(|()| load_all(module, release, (ebpf, object), maps));
+    if let Err(problem) = loaded {
         module.forget_maps(&new);
-        module.remove_empty();
         return Err(problem);
     }
     open_all()
+}
+
+/// Notes out of which maps entries are moved into those that are to be made: later it is another one that is at work.
+fn note_origins(module: &Module, ebpf: &Ebpf, maps: &Carried) -> Result<(), String> {
+    let moved = ebpf.maps.iter().filter(|used| used.migrate.is_some());
+    for (name, path) in moved.filter_map(|used| maps.get_key_value(&used.name)) {
+        if path.exists() {
+            continue;
+        }
+        module.forget_origin(path);
+        let at_work = migrate::at_work(module, name)?.map(|map| map.id);
+        // Who brings it to the hooks is loaded, and isn't there yet.
+        let loaded = || match module.all_carried(name).as_slice() {
+            [only] => Some(pins::number(only)),
+            _ => None,
+        };
+        let from = at_work.map(Ok).or_else(loaded).transpose()?;
+        if let Some(from) = from {
+            let noted = module.note_origin(path, Origin::Map(from));
+            noted.map_err(|error| format!("where the map {name} comes from can't be noted: {error}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a version's counters are.
@@ -113,20 +138,40 @@ pub(super) fn sources(
 /// Where the maps are pinned that a version carries on, by their names.
 pub(super) type Carried = BTreeMap<String, PathBuf>;
 
-/// The maps that a version carries on: those that are there in its layout, else new ones.
-pub(super) fn carried(module: &Module, ebpf: &Ebpf, inspected: &Inspected) -> Result<Carried, String> {
+/// The maps that a version carries on: those that its programs have, those at work if they are of its layout, else new
+/// ones.
+pub(super) fn carried(
+    module: &Module,
+    release: &str,
+    ebpf: &Ebpf,
+    inspected: &Inspected,
+) -> Result<Carried, String> {
+    let (own, at_work) = (module.maps_of(release)?, module.maps_at_work()?);
     let maps = ebpf.maps.iter().filter(|used| used.carry);
     maps.map(|used| {
-        let path = carried_path(module, used, inspected.maps[&used.name])?;
+        let path = match module.carried_of(&used.name, &own)? {
+            Some(path) => path,
+            None => carried_path(module, used, &at_work, inspected.maps[&used.name])?,
+        };
         Ok((used.name.clone(), path))
     })
     .collect()
 }
 
-fn carried_path(module: &Module, used: &MapUse, wanted: Layout) -> Result<PathBuf, String> {
+fn carried_path(
+    module: &Module,
+    used: &MapUse,
+    at_work: &BTreeSet<u32>,
+    wanted: Layout,
+) -> Result<PathBuf, String> {
     let name = &used.name;
+    // What is at work goes on, and no other that a version on standby has: that is as it was when that one left.
+    let there = match module.carried_of(name, at_work)? {
+        Some(path) => vec![path],
+        None => module.all_carried(name),
+    };
     let mut other = None;
-    for path in module.all_carried(name) {
+    for path in there {
         let is = pinned_layout(&path)?;
         if is == wanted {
             return Ok(path);
@@ -135,12 +180,21 @@ fn carried_path(module: &Module, used: &MapUse, wanted: Layout) -> Result<PathBu
     }
     match other {
         None => Ok(module.carried(name)),
-        Some(_) if used.migrate.is_some() => Ok(module.carried(&format!("{name}-{}", wanted.suffix()))),
+        Some(_) if used.migrate.is_some() => Ok(free_path(module, name, wanted)),
         Some(is) => Err(format!(
             "the map {name} is carried on, and its layout differs: it is a {is}, and this version has a {wanted}; name a \
              program that moves its entries with migrate, give the new one another name, or undeploy the module first"
         )),
     }
+}
+
+/// Where a map of another layout than that at work is to be. One of its layout that is there already is another version's,
+/// whose way back finds it as it was.
+fn free_path(module: &Module, name: &str, wanted: Layout) -> PathBuf {
+    let path = module.carried(&format!("{name}-{}", wanted.suffix()));
+    let more = (2_u32..).map(|number| module.carried(&format!("{name}-{}-{number}", wanted.suffix())));
+    let mut paths = std::iter::once(path.clone()).chain(more);
+    paths.find(|path| !path.exists()).unwrap_or(path)
 }
 
 fn pinned_layout(path: &Path) -> Result<Layout, String> {

@@ -17,10 +17,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use aya::maps::MapInfo;
-use aya::programs::ProgramInfo;
 
 use super::object::Layout;
-use super::pins::Module;
+use super::pins::{self, Module, Origin};
 use super::{load, sys, told};
 
 /// Most entries that are moved: each costs some microseconds, during which the node's other switches wait.
@@ -57,8 +56,11 @@ pub(super) struct Moving<'a> {
     given: Entries,
 }
 
+/// A map whose entries can be read.
 #[derive(Debug)]
-struct Map {
+pub(super) struct Map {
+    /// The kernel's number of it.
+    pub(super) id: u32,
     fd: OwnedFd,
     layout: Layout,
     processors: usize,
@@ -67,10 +69,20 @@ struct Map {
 impl Move {
     /// Moves what the map has that is at work at the module's hooks; nothing where it is this version's own.
     pub(super) fn begin(&self, module: &Module) -> Result<Option<Moving<'_>>, String> {
-        let Some(from) = self.at_work(module)? else {
-            return Ok(None);
-        };
         let failed = |error: io::Error| format!("the map {} can't be moved: {error}", self.name);
+        let own = pins::number(&self.path)?;
+        if module.maps_at_work()?.contains(&own) {
+            return Ok(None);
+        }
+        let from = at_work(module, &self.name)?;
+        let is = from.as_ref().map_or(Origin::Nothing, |from| Origin::Map(from.id));
+        match module.origin(&self.path).map_err(failed)? {
+            // A way back from a later version, or from one that has no such map: the program knows nothing of its layout.
+            Some(noted) if noted != is => return Ok(None),
+            Some(_) => {}
+            None => module.note_origin(&self.path, is).map_err(failed)?,
+        }
+        let Some(from) = from else { return Ok(None) };
         if from.layout.key_size != self.layout.key_size {
             return Err(format!(
                 "the map {} can't be moved: its keys have {} bytes at work and {} in this version; give the new one another name",
@@ -92,8 +104,8 @@ impl Move {
             ));
         }
         // It may have been at work before, until a way back.
-        let own = Map::new(self.to.try_clone().map_err(failed)?, self.layout).map_err(failed)?;
-        own.clear().map_err(failed)?;
+        let to = self.to.try_clone().and_then(|to| Map::new(own, to, self.layout));
+        to.map_err(failed)?.clear().map_err(failed)?;
         let given = from.entries().map_err(failed)?;
         let moving = Moving {
             by: self,
@@ -103,39 +115,54 @@ impl Move {
         moving.give(1, &given)?;
         Ok(Some(Moving { given, ..moving }))
     }
-
-    /// The map of that name that programs at the hooks use.
-    fn at_work(&self, module: &Module) -> Result<Option<Map>, String> {
-        let own = MapInfo::from_pin(&self.path).map_err(|error| told(&error))?.id();
-        let mut found = None;
-        for link in module.links() {
-            let Ok(link) = sys::get(&module.link(&link)).and_then(sys::link) else {
-                continue;
-            };
-            let pin = module.find_pin(link.program).map_err(|error| error.to_string())?;
-            let maps = pin.map(|pin| ProgramInfo::from_pin(pin).and_then(|info| info.map_ids()));
-            let maps = maps.transpose().map_err(|error| told(&error))?.flatten();
-            for id in maps.into_iter().flatten() {
-                if id == own {
-                    return Ok(None);
-                }
-                let info = MapInfo::from_id(id).map_err(|error| told(&error))?;
-                if info.name_as_str().is_some_and(|name| is_named(name, &self.name)) {
-                    found = Some(info);
-                }
-            }
-        }
-        let Some(info) = found else { return Ok(None) };
-        let fd = info.fd().map_err(|error| told(&error))?;
-        let fd = fd.as_fd().try_clone_to_owned();
-        let map = fd.and_then(|fd| Map::new(fd, load::layout(&info)));
-        map.map(Some).map_err(|error| error.to_string())
-    }
 }
 
-/// The kernel keeps fifteen characters of a name.
+/// The map of that name that programs at the module's hooks use.
+pub(super) fn at_work(module: &Module, name: &str) -> Result<Option<Map>, String> {
+    let ids = module.maps_at_work()?;
+    let (pinned, named) = module.pinned_maps(name);
+    if let Some((id, path)) = named.into_iter().find(|(id, _)| ids.contains(id)) {
+        let info = MapInfo::from_pin(&path).map_err(|error| told(&error))?;
+        let map = sys::get(&path).and_then(|fd| Map::new(id, fd, load::layout(&info)));
+        return map.map(Some).map_err(|error| error.to_string());
+    }
+    unpinned(ids.difference(&pinned), name)
+}
+
+/// The map of that name among those of these numbers, which are pinned nowhere.
+fn unpinned<'a>(ids: impl Iterator<Item = &'a u32>, name: &str) -> Result<Option<Map>, String> {
+    let mut found = None;
+    for id in ids {
+        let info = MapInfo::from_id(*id).map_err(|error| {
+            format!(
+                "whether the former version has a map {name} can't be told without CAP_SYS_ADMIN, since it doesn't carry it \
+                 on: {}",
+                told(&error)
+            )
+        })?;
+        if !info.name_as_str().is_some_and(|kept| is_named(kept, name)) {
+            continue;
+        }
+        if found.is_some() {
+            return Err(format!(
+                "which of the former version's maps is {name} can't be told: the kernel keeps {NAME_LEN_MAX} characters of \
+                 their names, and those of several are the same; have it carry the map on, or give them other names"
+            ));
+        }
+        found = Some(info);
+    }
+    let Some(info) = found else { return Ok(None) };
+    let fd = info.fd().map_err(|error| told(&error))?;
+    let fd = fd.as_fd().try_clone_to_owned();
+    let map = fd.and_then(|fd| Map::new(info.id(), fd, load::layout(&info)));
+    map.map(Some).map_err(|error| error.to_string())
+}
+
+/// How many characters of a name the kernel keeps.
+const NAME_LEN_MAX: usize = 15;
+
 fn is_named(kept: &str, name: &str) -> bool {
-    kept == name || (kept.len() == 15 && name.starts_with(kept))
+    kept == name || (kept.len() == NAME_LEN_MAX && name.starts_with(kept))
 }
 
 impl Moving<'_> {
@@ -214,9 +241,10 @@ fn fill(frame: &mut Vec<u8>, pass: u32, processor: usize, parts: [&[u8]; 3]) {
 }
 
 impl Map {
-    fn new(fd: OwnedFd, layout: Layout) -> io::Result<Self> {
+    fn new(id: u32, fd: OwnedFd, layout: Layout) -> io::Result<Self> {
         let processors = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         Ok(Self {
+            id,
             fd,
             layout,
             processors,
@@ -306,6 +334,7 @@ mod tests {
             entries_max: 1,
         };
         Map {
+            id: 1,
             fd: std::fs::File::open("/dev/null").unwrap().into(),
             layout,
             processors,

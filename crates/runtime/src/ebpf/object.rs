@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aya_obj::generated::bpf_map_type;
+use aya_obj::generated::{BPF_F_NO_COMMON_LRU, bpf_map_type};
 use aya_obj::maps::PinningType;
 use aya_obj::programs::XdpAttachType;
 use aya_obj::{Object, ProgramSection};
@@ -51,6 +51,47 @@ impl std::fmt::Display for Layout {
 }
 
 impl Layout {
+    fn is_of(self, kinds: &[bpf_map_type]) -> bool {
+        kinds.iter().any(|kind| self.kind == *kind as u32)
+    }
+
+    /// What becomes of it on this machine: aya and the kernel give some kinds other sizes than their object does.
+    fn as_made(mut self, flags: u32) -> Self {
+        let processors = aya::util::nr_cpus().ok();
+        let processors = processors.and_then(|count| u32::try_from(count).ok());
+        let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
+        let of_processors = self.is_of(&[bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY]);
+        let has_list_per_processor = flags & BPF_F_NO_COMMON_LRU != 0
+            && self.is_of(&[
+                bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
+                bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+            ]);
+        match processors {
+            Some(processors) if of_processors && self.entries_max == 0 => self.entries_max = processors,
+            Some(processors) if has_list_per_processor => {
+                let most = u32::MAX / processors * processors;
+                let rounded = self.entries_max.checked_next_multiple_of(processors);
+                self.entries_max = rounded.unwrap_or(most);
+            }
+            _ => {}
+        }
+        if self.is_of(&[bpf_map_type::BPF_MAP_TYPE_RINGBUF]) {
+            let pages = self.entries_max.div_ceil(page).checked_next_power_of_two();
+            let bytes = pages.and_then(|pages| pages.checked_mul(page));
+            self.entries_max = bytes.unwrap_or(self.entries_max);
+            self.value_size = 0;
+        }
+        // On all kernels that have the hooks: a number and a program.
+        if self.is_of(&[
+            bpf_map_type::BPF_MAP_TYPE_DEVMAP,
+            bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH,
+            bpf_map_type::BPF_MAP_TYPE_CPUMAP,
+        ]) {
+            self.value_size = 8;
+        }
+        self
+    }
+
     /// Whether a value is kept for each processor.
     pub(super) fn is_per_cpu(self) -> bool {
         self.kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32
@@ -67,22 +108,21 @@ impl Layout {
     }
 
     fn is_hash(self) -> bool {
-        let kinds = [
+        self.is_of(&[
             bpf_map_type::BPF_MAP_TYPE_HASH,
             bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
             bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
             bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
-        ];
-        kinds.into_iter().any(|kind| self.kind == kind as u32)
+        ])
     }
 
     /// Whether a value is kept for each processor, in arrays and in tables.
     pub(super) fn has_value_per_processor(self) -> bool {
-        let tables = [
-            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
-            bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
-        ];
-        self.is_per_cpu() || tables.into_iter().any(|kind| self.kind == kind as u32)
+        self.is_per_cpu()
+            || self.is_of(&[
+                bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+                bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+            ])
     }
 
     /// What a map of this layout adds to its name where another one has the name already.
@@ -154,7 +194,7 @@ pub fn inspect(manifest: &Manifest, object: &[u8]) -> Result<Inspected, String> 
             value_size: map.value_size(),
             entries_max: map.max_entries(),
         };
-        maps.insert(name.clone(), layout);
+        maps.insert(name.clone(), layout.as_made(map.map_flags()));
     }
     for used in &ebpf.maps {
         let layout = layout_of(&maps, &used.name)?;

@@ -100,6 +100,20 @@ struct Info {
     attach: u64,
 }
 
+/// The beginning of what the kernel says of a program.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: u64,
+    /// Lengths and places of its code, which isn't asked for, and when it was loaded.
+    code: [u64; 4],
+    user: u32,
+    maps_len: u32,
+    maps: u64,
+}
+
 /// What a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
@@ -186,6 +200,31 @@ pub(super) fn link(link: impl AsFd) -> io::Result<Link> {
 }
 
 /// The two numbers that stand one after the other.
+/// The kernel's numbers of the maps that a program uses.
+pub(super) fn maps_of(program: impl AsFd) -> io::Result<Vec<u32>> {
+    let maps_len = program_info(program.as_fd(), &mut [])?;
+    let mut maps = vec![0; maps_len];
+    let is = program_info(program.as_fd(), &mut maps)?;
+    maps.truncate(is);
+    Ok(maps)
+}
+
+/// Fills in a program's maps, as many as there is room for; how many it has.
+fn program_info(program: BorrowedFd<'_>, maps: &mut [u32]) -> io::Result<usize> {
+    let mut info = ProgramInfo {
+        maps_len: u32::try_from(maps.len()).map_err(io::Error::other)?,
+        maps: maps.as_mut_ptr() as u64,
+        ..ProgramInfo::default()
+    };
+    let mut attributes = GetInfo {
+        fd: number(program),
+        len: u32::try_from(std::mem::size_of::<ProgramInfo>()).expect("a few bytes"),
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info.maps_len as usize)
+}
+
 fn halves(both: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = both.to_ne_bytes();
     [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotswap_core::ids::Digest;
 use hotswap_package::{Counts, Manifest, pack};
 use hotswap_runtime::ebpf::inspect;
 use hotswap_runtime::testing::namespace::{Wire, inside, sh};
@@ -104,10 +103,9 @@ async fn what_is_at_the_hook_outlives_the_host_and_is_found_again() {
     new.engage();
     assert_eq!(link(), before, "the same link, the same program");
     eventually("nothing is counted", || counted(&new) > 100);
-    // Its standby's pins were nobody's any more.
-    let standby: Digest = artifact("1.0.0").digest;
-    let folder = format!("{PINS}/{}", standby.to_string().trim_start_matches("sha256:"));
-    assert!(!Path::new(&folder).exists());
+    // Its standby's pins are there until something is swapped: it may be loaded a moment later.
+    let folder = |version: &str| format!("{PINS}/{}", artifact(version).digest.hex());
+    assert!(Path::new(&folder("1.0.0")).exists());
     let old = started(&second, artifact("1.0.0")).await.unwrap();
     old.engage();
     let after = link();
@@ -124,7 +122,14 @@ async fn what_is_at_the_hook_outlives_the_host_and_is_found_again() {
     old.engage();
     assert_eq!(link(), after);
     assert!(is_link(after.0));
-    gone(&[&old]).await;
+    assert!(Path::new(&folder("1.1.0")).exists());
+    let bad = started(&third, artifact("1.2.0")).await.unwrap();
+    bad.engage();
+    assert!(
+        !Path::new(&folder("1.1.0")).exists(),
+        "who is nobody's any more goes with a swap"
+    );
+    gone(&[&bad, &old]).await;
     eventually("the link is left", || !is_link(after.0));
 }
 
@@ -403,6 +408,158 @@ async fn pins_that_are_not_whole_are_made_anew() {
     assert_eq!(new.readiness(), Readiness::Ready);
     assert_ne!(link().1, before.1);
     gone(&[&old, &new]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_cannot_be_loaded_again_is_still_known_at_its_hook() {
+    if !inside("a_version_that_cannot_be_loaded_again_is_still_known_at_its_hook") {
+        return;
+    }
+    let wires = [Wire::new(1), Wire::new(2)];
+    let ebpf = "[[ebpf.programs]]\nname = \"one\"\nattach = \"xdp\"\ninterface = \"hs1\"\n\
+                [[ebpf.programs]]\nname = \"two\"\nattach = \"xdp\"\ninterface = \"hs2\"\n\
+                [[ebpf.counters]]\ncounts = \"requests\"\nmap = \"seen\"\n";
+    let (Some(former), Some(next)) = (
+        release("1.0.0", ebpf, PAIR, &[]),
+        release("1.1.0", ebpf, PAIR, &[]),
+    ) else {
+        return;
+    };
+    let first = host(&wires[0]);
+    let one = started(&first, former.clone()).await.unwrap();
+    one.engage();
+    assert_eq!(one.readiness(), Readiness::Ready);
+    let folder = |end: &str| format!("{PINS}/{}{end}", former.digest.hex());
+    let number = || sh(&format!("bpftool -j link show pinned {PINS}/links/one"));
+
+    // One of its programs is pinned no more: it is loaded anew, and takes the place of those at the hooks.
+    std::mem::forget((one, first));
+    let second = host(&wires[0]);
+    let before = number();
+    std::fs::remove_file(folder("/two")).unwrap();
+    let one = started(&second, former.clone()).await.unwrap();
+    assert!(Path::new(&folder("-former")).exists());
+    std::fs::remove_file(format!("{PINS}/links/two")).unwrap();
+    eventually("it is not at its hooks", || {
+        one.engage();
+        one.readiness() == Readiness::Ready
+    });
+    assert_ne!(number(), before);
+    assert!(!Path::new(&folder("-former")).exists());
+
+    // Its counters are pinned no more: it can't be loaded, and its successor still knows it.
+    std::mem::forget((one, second));
+    let third = host(&wires[0]);
+    std::fs::remove_file(folder("-maps/seen")).unwrap();
+    let why = started(&third, former.clone()).await.err().unwrap().to_string();
+    assert!(why.contains("the map seen can't be opened"), "{why}");
+    let next = started(&third, next).await.unwrap();
+    next.engage();
+    assert_eq!(next.readiness(), Readiness::Ready);
+    assert!(!Path::new(&folder("")).exists());
+    gone(&[&next]).await;
+}
+
+/// Maps that are made otherwise than the object says.
+const ROUNDED: &str = r#"
+struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __uint(key_size, 4); __uint(value_size, 4); } events SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 5000); } ring SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(map_flags, BPF_F_NO_COMMON_LRU); __uint(max_entries, 1001);
+         __type(key, __u32); __type(value, __u64); } recent SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_DEVMAP); __uint(max_entries, 4); __uint(key_size, 4); __uint(value_size, 4); } ports SEC(".maps");
+SEC("xdp") int look(struct xdp_md *ctx) {
+    __u32 key = NUMBER;
+    __u64 value = 1;
+    bpf_map_update_elem(&recent, &key, &value, BPF_ANY);
+    bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &value, sizeof(value));
+    bpf_ringbuf_output(&ring, &value, sizeof(value), 0);
+    return bpf_redirect_map(&ports, 3, XDP_PASS);
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maps_that_the_kernel_makes_larger_are_carried_on() {
+    if !inside("maps_that_the_kernel_makes_larger_are_carried_on") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let maps = ["events", "ring", "recent", "ports"];
+    let maps = maps.map(|map| format!("[[ebpf.maps]]\nname = \"{map}\"\ncarry = true\n"));
+    let ebpf = format!(
+        "[[ebpf.programs]]\nname = \"look\"\nattach = \"xdp\"\ninterface = \"hs1\"\n{}",
+        maps.concat()
+    );
+    let (Some(one), Some(two)) = (
+        release("1.0.0", &ebpf, ROUNDED, &["NUMBER=1"]),
+        release("1.1.0", &ebpf, ROUNDED, &["NUMBER=2"]),
+    ) else {
+        return;
+    };
+    let first = host(&wire);
+    let old = started(&first, one.clone()).await.unwrap();
+    old.engage();
+    assert_eq!(old.readiness(), Readiness::Ready);
+    let next = started(&first, two).await.unwrap();
+    next.engage();
+    assert_eq!(next.readiness(), Readiness::Ready);
+    std::mem::forget((old, next, first));
+    let second = host(&wire);
+    let old = started(&second, one).await.unwrap();
+    old.engage();
+    assert_eq!(old.readiness(), Readiness::Ready);
+    gone(&[&old]).await;
+}
+
+/// What the verifier has to walk through again and again, since each way through it leaves other numbers.
+const SLOW: &str = r#"
+SEC("xdp") int look(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("xdp") int slow(struct xdp_md *ctx) {
+    __u32 sum = 0;
+    for (__u32 i = 0; i < ROUNDS; i++) {
+        sum = sum * 31 + bpf_get_prandom_u32();
+        if (sum & 1)
+            sum ^= i;
+    }
+    return sum ? XDP_PASS : XDP_DROP;
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_verifier_holds_up_nobody_who_looks_after_the_hooks() {
+    if !inside("the_verifier_holds_up_nobody_who_looks_after_the_hooks") {
+        return;
+    }
+    let wires = [Wire::new(1), Wire::new(2)];
+    let program = |name: &str, interface: &str| {
+        format!("[[ebpf.programs]]\nname = \"{name}\"\nattach = \"xdp\"\ninterface = \"{interface}\"\n")
+    };
+    let (quick, slow) = (
+        program("look", "hs1"),
+        program("look", "hs1") + &program("slow", "hs2"),
+    );
+    let (Some(quick), Some(slow)) = (
+        release("1.0.0", &quick, SLOW, &["ROUNDS=2"]),
+        release("1.1.0", &slow, SLOW, &["ROUNDS=6000"]),
+    ) else {
+        return;
+    };
+    let host = host(&wires[0]);
+    let quick = started(&host, quick).await.unwrap();
+    quick.engage();
+    let begun = Instant::now();
+    let loading = tokio::spawn(async move { started(&host, slow).await });
+    let mut longest = Duration::ZERO;
+    while !loading.is_finished() {
+        let asked = Instant::now();
+        quick.tally();
+        longest = longest.max(asked.elapsed());
+        tokio::task::yield_now().await;
+    }
+    let took = begun.elapsed();
+    let slow = loading.await.unwrap().unwrap();
+    println!("the verifier took {took:?}; a look at the hooks meanwhile {longest:?} at most");
+    assert!(longest < took / 2, "a look took {longest:?} of a load's {took:?}");
+    gone(&[&quick, &slow]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

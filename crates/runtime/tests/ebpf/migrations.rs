@@ -296,3 +296,263 @@ async fn a_map_of_a_kind_that_is_not_moved_stops_the_switch() {
     assert_eq!(one.readiness(), Readiness::Ready);
     gone(&[&one, &two]).await;
 }
+
+/// Counts packets in a table whose values grow by a number with each version; each moves what the one before had.
+const GROWING: &str = r#"
+struct was { __u64 numbers[VERSION > 1 ? VERSION - 1 : 1]; };
+struct is { __u64 numbers[VERSION]; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, struct is); } totals SEC(".maps");
+
+SEC("xdp") int limit(struct xdp_md *ctx) {
+    __u32 only = 0;
+    struct is *all = bpf_map_lookup_elem(&totals, &only);
+    if (all)
+        __sync_fetch_and_add(&all->numbers[VERSION - 1], 1);
+    return XDP_PASS;
+}
+
+struct entry { __u32 pass; __u32 processor; __u32 key; __u32 pad; struct was is; struct was was; };
+// The newest number is the last one.
+SEC("xdp") int move_totals(struct xdp_md *ctx) {
+    struct entry *entry = (void *)(long)ctx->data;
+    if ((void *)(entry + 1) > (void *)(long)ctx->data_end)
+        return XDP_ABORTED;
+    __u32 only = 0;
+    struct is *all = bpf_map_lookup_elem(&totals, &only);
+    if (!all)
+        return XDP_ABORTED;
+    __sync_fetch_and_add(&all->numbers[VERSION - 1],
+                         entry->is.numbers[VERSION - 2] - entry->was.numbers[VERSION - 2]);
+    return XDP_PASS;
+}
+"#;
+
+fn growing(version: u32, patch: u32, migrates: bool) -> Option<Artifact> {
+    let migrate = if migrates {
+        "migrate = \"move_totals\"\n"
+    } else {
+        ""
+    };
+    let ebpf = format!(
+        "[[ebpf.programs]]\nname = \"limit\"\nattach = \"xdp\"\ninterface = \"hs1\"\n\
+         [[ebpf.maps]]\nname = \"totals\"\ncarry = true\n{migrate}"
+    );
+    let define = format!("VERSION={version}");
+    let moves = if version > 1 {
+        GROWING.to_owned()
+    } else {
+        GROWING[..GROWING.find("struct entry").unwrap()].to_owned()
+    };
+    release(&format!("{version}.0.{patch}"), &ebpf, &moves, &[&define])
+}
+
+/// The numbers of a map's only entry.
+fn numbers(pin: &str) -> Vec<u64> {
+    let dump = sh(&format!("bpftool -j map dump pinned {PINS}/maps/{pin}"));
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    let numbers = dump[0]["formatted"]["value"]["numbers"].as_array().unwrap();
+    numbers.iter().map(|number| number.as_u64().unwrap()).collect()
+}
+
+/// Sends until a map's last number is as large; what it is when all of that is counted.
+fn counted_to(wire: &Wire, pin: &str, least: u64) -> u64 {
+    let last = || *numbers(pin).last().unwrap();
+    let before = last();
+    let flood = wire.flood(Some(2_000));
+    eventually("nothing is counted", || last() >= least);
+    let sent = flood.stop();
+    eventually("not all packets were counted", || last() == before + sent);
+    before + sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_back_over_a_second_move_finds_the_map_as_it_was() {
+    if !inside("migrations::a_way_back_over_a_second_move_finds_the_map_as_it_was") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let (Some(first), Some(second), Some(third)) =
+        (growing(1, 0, false), growing(2, 0, true), growing(3, 0, true))
+    else {
+        return;
+    };
+    let one = started(&host, first).await.unwrap();
+    one.engage();
+    let by_one = counted_to(&wire, "totals", 100);
+    let two = started(&host, second.clone()).await.unwrap();
+    two.engage();
+    let second_pin = pins("totals")[1].clone();
+    assert_eq!(numbers(&second_pin), [0, by_one]);
+    let by_two = counted_to(&wire, &second_pin, by_one + 100);
+    let three = started(&host, third.clone()).await.unwrap();
+    three.engage();
+    assert_eq!(three.readiness(), Readiness::Ready);
+    let third_pin = pins("totals")[2].clone();
+    assert_eq!(numbers(&third_pin), [0, 0, by_two]);
+    counted_to(&wire, &third_pin, by_two + 100);
+
+    // The second one's program knows nothing of the third one's entries.
+    two.engage();
+    assert_eq!(two.readiness(), Readiness::Ready);
+    assert_eq!(
+        numbers(&second_pin),
+        [0, by_two],
+        "a way back finds the map as it was"
+    );
+    let by_two = counted_to(&wire, &second_pin, by_two + 100);
+    three.engage();
+    assert_eq!(
+        numbers(&third_pin),
+        [0, 0, by_two],
+        "forward again takes over what is there then"
+    );
+
+    // Nor after a restart.
+    std::mem::forget((one, two, three, host));
+    let host = crate::support::host(&wire);
+    let three = started(&host, third).await.unwrap();
+    three.engage();
+    counted_to(&wire, &third_pin, by_two + 100);
+    let two = started(&host, second).await.unwrap();
+    two.engage();
+    assert_eq!(numbers(&second_pin), [0, by_two]);
+    gone(&[&two, &three]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_given_no_layout_that_another_one_left() {
+    if !inside("migrations::a_version_is_given_no_layout_that_another_one_left") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let (Some(first), Some(second), Some(as_first), Some(after), Some(moves)) = (
+        growing(1, 0, false),
+        growing(2, 0, true),
+        growing(1, 1, false),
+        growing(2, 1, false),
+        growing(3, 0, true),
+    ) else {
+        return;
+    };
+    let one = started(&host, first.clone()).await.unwrap();
+    one.engage();
+    counted_to(&wire, "totals", 100);
+    let two = started(&host, second.clone()).await.unwrap();
+    two.engage();
+    let why = match started(&host, as_first).await {
+        Ok(_) => panic!("it has a map that is no more at work"),
+        Err(error) => error.to_string(),
+    };
+    assert!(
+        why.contains("its layout differs: it is a array of 1 entries with keys of 4 and values of 16 bytes"),
+        "{why}"
+    );
+    // Its own one a version has again, as long as it is loaded or pinned.
+    let again = started(&host, first.clone()).await.unwrap();
+    again.close(std::time::Duration::ZERO).await;
+    let grown = pins("totals")[1].clone();
+
+    // What a killed agent's standby had is gone with the next swap.
+    std::mem::forget((one, two, host));
+    let host = crate::support::host(&wire);
+    let two = started(&host, second).await.unwrap();
+    two.engage();
+    assert_eq!(pins("totals").len(), 2, "its standby may be loaded yet");
+    let after = started(&host, after).await.unwrap();
+    after.engage();
+    assert_eq!(pins("totals"), std::slice::from_ref(&grown));
+    assert!(started(&host, first).await.is_err());
+    let three = started(&host, moves).await.unwrap();
+    three.engage();
+    assert_eq!(three.readiness(), Readiness::Ready);
+    assert_eq!(numbers(&grown)[1], numbers(&pins("totals")[1])[2]);
+    gone(&[&two, &after, &three]).await;
+}
+
+/// Two tables whose names begin alike, of which each version notes its own number.
+const ALIKE: &str = r#"
+struct was { __u64 number; };
+struct is { __u64 number; __u64 more[VERSION > 1 ? 1 : 0]; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, struct is); } packets_by_source_v4 SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, struct is); } packets_by_source_v6 SEC(".maps");
+
+static __always_inline int note(void *map, __u64 number) {
+    __u32 only = 0;
+    struct is *is = bpf_map_lookup_elem(map, &only);
+    if (is && !is->number)
+        is->number = number;
+    return XDP_PASS;
+}
+SEC("xdp") int look(struct xdp_md *ctx) {
+    note(&packets_by_source_v4, 4);
+    return note(&packets_by_source_v6, 6);
+}
+struct entry { __u32 pass; __u32 processor; __u32 key; __u32 pad; struct was is; struct was was; };
+static __always_inline int move(struct xdp_md *ctx, void *map) {
+    struct entry *entry = (void *)(long)ctx->data;
+    if ((void *)(entry + 1) > (void *)(long)ctx->data_end)
+        return XDP_ABORTED;
+    return note(map, 100 + entry->is.number);
+}
+SEC("xdp") int move_v4(struct xdp_md *ctx) { return move(ctx, &packets_by_source_v4); }
+SEC("xdp") int move_v6(struct xdp_md *ctx) { return move(ctx, &packets_by_source_v6); }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maps_whose_names_begin_alike_are_told_apart() {
+    if !inside("migrations::maps_whose_names_begin_alike_are_told_apart") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let alike = |version: u32, is_carried: bool| {
+        let maps = ["v4", "v6"].map(|end| {
+            let migrate = if version > 1 {
+                format!("migrate = \"move_{end}\"\n")
+            } else {
+                String::new()
+            };
+            format!("[[ebpf.maps]]\nname = \"packets_by_source_{end}\"\ncarry = true\n{migrate}")
+        });
+        let maps = if is_carried { maps.concat() } else { String::new() };
+        let ebpf =
+            format!("[[ebpf.programs]]\nname = \"look\"\nattach = \"xdp\"\ninterface = \"hs1\"\n{maps}");
+        let define = format!("VERSION={version}");
+        release(&format!("{version}.0.0"), &ebpf, ALIKE, &[&define])
+    };
+    let (Some(one), Some(two), Some(bare)) = (alike(1, true), alike(2, true), alike(1, false)) else {
+        return;
+    };
+    let number = |map: &str| {
+        let pins = pins(map);
+        let dump = sh(&format!(
+            "bpftool -j map dump pinned {PINS}/maps/{}",
+            pins.last().unwrap()
+        ));
+        let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+        dump[0]["formatted"]["value"]["number"].as_u64().unwrap()
+    };
+    let first = host(&wire);
+    let one = started(&first, one).await.unwrap();
+    one.engage();
+    let flood = wire.flood(Some(2_000));
+    eventually("nothing is noted", || number("packets_by_source_v6") == 6);
+    let second = started(&first, two.clone()).await.unwrap();
+    second.engage();
+    assert_eq!(second.readiness(), Readiness::Ready);
+    let noted = ["packets_by_source_v4", "packets_by_source_v6"].map(number);
+    assert_eq!(noted, [104, 106]);
+    gone(&[&one, &second]).await;
+
+    // Where they are pinned nowhere, nobody can tell.
+    let bare = started(&first, bare).await.unwrap();
+    bare.engage();
+    let why = started(&first, two).await.err().unwrap().to_string();
+    assert!(
+        why.contains("which of the former version's maps is packets_by_source_v4 can't be told"),
+        "{why}"
+    );
+    drop(flood);
+    gone(&[&bare]).await;
+}
