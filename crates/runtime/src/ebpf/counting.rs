@@ -135,39 +135,46 @@ impl Counting {
         tally
     }
 
-    /// Which invariant doesn't hold.
-    pub(super) fn broken(&self) -> Option<String> {
+    /// Which invariants don't hold, and how.
+    pub(super) fn broken(&self) -> Vec<(Counts, String)> {
+        self.broken_of(&self.invariants)
+    }
+
+    /// Which of its invariants its predecessor broke too, in its last window.
+    pub(super) fn excused(&self, predecessor: &Self) -> Vec<Counts> {
+        let broken = predecessor.broken_of(&self.invariants);
+        broken.into_iter().map(|(what, _)| what).collect()
+    }
+
+    fn broken_of(&self, invariants: &Invariants) -> Vec<(Counts, String)> {
         let times = self.lock();
-        let ((_, first), (_, last)) = (times.looks.front()?, times.looks.back()?);
+        let (Some((_, first)), Some((_, last))) = (times.looks.front(), times.looks.back()) else {
+            return Vec::new();
+        };
         let requests = last.requests.saturating_sub(first.requests);
-        if requests < u64::from(self.invariants.requests_min) {
-            return None;
+        if requests < u64::from(invariants.requests_min) {
+            return Vec::new();
         }
+        let (drops, errors) = (invariants.drops_share_max, invariants.errors_share_max);
         let bounds = [
-            (
-                Counts::Drops,
-                self.invariants.drops_share_max,
-                last.drops.saturating_sub(first.drops),
-            ),
-            (
-                Counts::Errors,
-                self.invariants.errors_share_max,
-                last.errors.saturating_sub(first.errors),
-            ),
+            (Counts::Drops, drops, last.drops.saturating_sub(first.drops)),
+            (Counts::Errors, errors, last.errors.saturating_sub(first.errors)),
         ];
-        bounds.into_iter().find_map(|(what, most, count)| {
+        let broken = bounds.into_iter().filter_map(|(what, most, count)| {
             let most = most?;
             let share = count as f64 / requests as f64;
-            (share > most).then(|| {
-                let what = what.as_str();
+            let told = || {
                 format!(
-                    "{what} were {count} of {requests} within {}, {:.1} %; the manifest allows {:.1} %",
+                    "{} were {count} of {requests} within {}, {:.1} %; the manifest allows {:.1} %",
+                    what.as_str(),
                     self.invariants.window,
                     share * 100.0,
                     most * 100.0
                 )
-            })
-        })
+            };
+            (share > most).then(|| (what, told()))
+        });
+        broken.collect()
     }
 
     fn tally(&self, from: &Reading, to: &Reading) -> Tally {

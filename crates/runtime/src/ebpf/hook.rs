@@ -14,7 +14,7 @@ use hotswap_package::{Attached, Ebpf, Hook, XdpMode};
 
 use super::pins::Module;
 use super::sys;
-use super::{probe, told, tracepoint};
+use super::{netlink, probe, told, tracepoint};
 
 /// Where a program is attached on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +117,69 @@ pub(super) enum Swap {
     Attached,
 }
 
+/// A swap that was made, and what takes it back. As long as it is there, so is the link that it did without.
+#[derive(Debug)]
+pub(super) struct Swapped {
+    pub(super) how: Swap,
+    undo: Undo,
+}
+
+#[derive(Debug, Default)]
+struct Undo {
+    /// A link, and the program that it had.
+    updated: Option<(OwnedFd, OwnedFd)>,
+    /// What it was called.
+    renamed: Option<String>,
+    /// The link that the program had elsewhere, or that could not be updated.
+    own: Option<OwnedFd>,
+    /// The link is a new one.
+    is_new: bool,
+}
+
+impl Swapped {
+    fn was() -> Self {
+        Self {
+            how: Swap::Was,
+            undo: Undo::default(),
+        }
+    }
+}
+
+/// A link of the module's.
+#[derive(Debug)]
+struct Held {
+    name: String,
+    link: sys::Link,
+    fd: OwnedFd,
+}
+
+impl Held {
+    /// None where there is none of that name.
+    fn open(module: &Module, name: &str) -> Result<Option<Self>, String> {
+        let path = module.link(name);
+        match sys::get(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("the link {} can't be opened: {error}", path.display())),
+            Ok(fd) => Ok(Some(Self {
+                name: name.to_owned(),
+                link: sys::link(&fd).map_err(|error| error.to_string())?,
+                fd,
+            })),
+        }
+    }
+}
+
+/// Pins a link as a program's own, in place of the one that it has.
+fn keep(module: &Module, name: &str, link: &OwnedFd) -> Result<(), String> {
+    let next = module.next_link(name);
+    let _ = fs::remove_file(&next);
+    let kept = sys::pin(link, &next).and_then(|()| fs::rename(&next, module.link(name)));
+    kept.map_err(|error| {
+        let _ = fs::remove_file(&next);
+        format!("the link can't be kept: {error}")
+    })
+}
+
 impl Hooked {
     /// A program that is pinned.
     pub(super) fn open(attached: &Attached, place: Place, pin: PathBuf) -> Result<Self, String> {
@@ -154,49 +217,153 @@ impl Hooked {
         link.place == place && link.attach == Some(attach_type(self.attached.attach) as u32)
     }
 
-    /// Puts the program at its hook, in place of the module's own that is there.
-    pub(super) fn swap(&self, module: &Module) -> Result<Swap, String> {
-        let path = module.link(&self.attached.name);
+    /// Puts the program at its hook, in place of the module's own that is there. `version` is all that its version has.
+    pub(super) fn swap(&self, module: &Module, version: &[Self]) -> Result<Swapped, String> {
         let place = self.place.number()?;
-        let held = match sys::get(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(format!("the link {} can't be opened: {error}", path.display())),
-            Ok(fd) => Some((sys::link(&fd).map_err(|error| error.to_string())?, fd)),
+        let own = Held::open(module, &self.attached.name)?;
+        let is_there = own.as_ref().is_some_and(|held| self.is_at(&held.link, place));
+        match own {
+            Some(held) if is_there && held.link.program == self.id => Ok(Swapped::was()),
+            Some(held) if is_there && self.attached.attach.swaps_in_one_step() => {
+                self.update(module, place, held, None)
+            }
+            own => match self.renamed(module, place, version)? {
+                Some(former) => self.update(module, place, former, own),
+                None => self.begin(module, place, own),
+            },
+        }
+    }
+
+    /// The link that is at this hook for a program of the former version that this one calls otherwise.
+    fn renamed(&self, module: &Module, place: u64, version: &[Self]) -> Result<Option<Held>, String> {
+        if !self.attached.attach.swaps_in_one_step() {
+            return Ok(None);
+        }
+        for name in module.links() {
+            if version.iter().any(|hook| hook.attached.name == name) {
+                continue;
+            }
+            let held = Held::open(module, &name)?;
+            if let Some(held) = held.filter(|held| self.is_at(&held.link, place)) {
+                return Ok(Some(held));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the place of a program in its link, which is this program's own from then on. `own` is the link that it had
+    /// elsewhere.
+    fn update(&self, module: &Module, place: u64, held: Held, own: Option<Held>) -> Result<Swapped, String> {
+        let program = held.link.program;
+        let old = module.find(program).map_err(|error| error.to_string())?;
+        let old = old.ok_or_else(|| {
+            format!(
+                "the program {program} is at {} of {}, and it is none of this module's: somebody else put it there",
+                self.attached.attach, self.place
+            )
+        })?;
+        self.fits_mode(place)?;
+        sys::update(&held.fd, &self.fd, &old).map_err(|error| self.refused(&error, "the swap at"))?;
+        let name = &self.attached.name;
+        let swapped = Swapped {
+            how: Swap::Updated,
+            undo: Undo {
+                updated: Some((held.fd, old)),
+                renamed: (held.name != *name).then(|| held.name.clone()),
+                own: own.map(|own| own.fd),
+                is_new: false,
+            },
         };
-        match held {
-            Some((link, _)) if self.is_at(&link, place) && link.program == self.id => Ok(Swap::Was),
-            Some((link, fd)) if self.is_at(&link, place) && self.attached.attach.swaps_in_one_step() => {
-                let old = module.find(link.program).map_err(|error| error.to_string())?;
-                let old = old.ok_or_else(|| {
-                    format!(
-                        "the program {} is at {} of {}, and it is none of this module's: somebody else put it there",
-                        link.program, self.attached.attach, self.place
-                    )
-                })?;
-                sys::update(&fd, &self.fd, &old).map_err(|error| self.refused(&error, "the swap at"))?;
-                Ok(Swap::Updated)
-            }
-            // Gone with its interface, at the hook of another configuration or version, or one that can't be updated:
-            // the new one first, so that there is no gap.
-            held => {
-                let next = module.next_link(&self.attached.name);
-                let _ = fs::remove_file(&next);
-                let link = self
-                    .attach(place)
-                    .map_err(|error| self.refused(&error, "attaching to"))?;
-                let overlaps = held.as_ref().is_some_and(|(link, _)| self.is_at(link, place));
-                let kept = sys::pin(&link, &next).and_then(|()| fs::rename(&next, &path));
-                drop(held);
-                kept.map_err(|error| {
-                    let _ = fs::remove_file(&next);
-                    format!("the link can't be kept: {error}")
-                })?;
-                Ok(if overlaps {
-                    Swap::Overlapped
-                } else {
-                    Swap::Attached
-                })
-            }
+        if held.name != *name
+            && let Err(error) = fs::rename(module.link(&held.name), module.link(name))
+        {
+            let _ = self.undo(
+                module,
+                Swapped {
+                    undo: Undo {
+                        renamed: None,
+                        ..swapped.undo
+                    },
+                    ..swapped
+                },
+            );
+            return Err(format!(
+                "the link of {} can't be kept as {name}: {error}",
+                held.name
+            ));
+        }
+        Ok(swapped)
+    }
+
+    /// A link goes on as it began: an update changes nothing in where its programs run.
+    fn fits_mode(&self, place: u64) -> Result<(), String> {
+        let wanted = match self.attached.mode {
+            XdpMode::Driver => netlink::Attached::Driver,
+            XdpMode::Generic => netlink::Attached::Generic,
+            XdpMode::Any => return Ok(()),
+        };
+        if self.attached.attach != Hook::Xdp {
+            return Ok(());
+        }
+        let is = u32::try_from(place)
+            .map_err(io::Error::other)
+            .and_then(netlink::xdp);
+        let is =
+            is.map_err(|error| format!("how XDP is attached to {} can't be told: {error}", self.place))?;
+        match is {
+            netlink::Attached::Other => Ok(()),
+            is if is == wanted => Ok(()),
+            is => Err(format!(
+                "xdp of {} is attached in mode {is}, which a swap can't change to {wanted}: leave the mode as it is, or \
+                 undeploy the module first",
+                self.place
+            )),
+        }
+    }
+
+    /// Attaches the program where no link of its own is. One that is gone with its interface, at the hook of another
+    /// configuration or version, or that can't be updated, goes afterwards, so that there is no gap.
+    fn begin(&self, module: &Module, place: u64, own: Option<Held>) -> Result<Swapped, String> {
+        let name = &self.attached.name;
+        let link = self
+            .attach(place)
+            .map_err(|error| self.refused(&error, "attaching to"))?;
+        keep(module, name, &link)?;
+        let overlaps = own.as_ref().is_some_and(|held| self.is_at(&held.link, place));
+        Ok(Swapped {
+            how: if overlaps {
+                Swap::Overlapped
+            } else {
+                Swap::Attached
+            },
+            undo: Undo {
+                updated: None,
+                renamed: None,
+                own: own.map(|own| own.fd),
+                is_new: true,
+            },
+        })
+    }
+
+    /// Takes a swap back: what was in its place before is there again.
+    pub(super) fn undo(&self, module: &Module, swapped: Swapped) -> Result<(), String> {
+        let Undo {
+            updated,
+            renamed,
+            own,
+            is_new,
+        } = swapped.undo;
+        let name = &self.attached.name;
+        if let Some((link, old)) = updated {
+            sys::update(&link, &old, &self.fd).map_err(|error| self.refused(&error, "the way back at"))?;
+        }
+        if let Some(former) = renamed {
+            fs::rename(module.link(name), module.link(&former)).map_err(|error| error.to_string())?;
+        }
+        match own {
+            Some(link) => keep(module, name, &link),
+            None if is_new => fs::remove_file(module.link(name)).map_err(|error| error.to_string()),
+            None => Ok(()),
         }
     }
 

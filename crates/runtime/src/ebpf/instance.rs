@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hotswap_core::ids::Digest;
-use hotswap_package::Manifest;
+use hotswap_package::{Counts, Manifest};
 use tokio::task::spawn_blocking;
 
 use super::counting::{Counting, Reading, Runs};
-use super::hook::{Hooked, Swap};
+use super::hook::{Hooked, Swap, Swapped};
 use super::migrate::{Move, Moving};
 use super::pins::{Module, Users};
 use crate::kind::{BoxFuture, Closed, Instance, Readiness, Tally, Usage};
@@ -51,8 +51,8 @@ pub(super) struct State {
     wanted: bool,
     /// Why it isn't.
     trouble: Option<String>,
-    /// Why its predecessor's counters would not do either: then nothing is held against it.
-    excused: Option<String>,
+    /// What its predecessor broke of its invariants, too: that is not held against it.
+    excused: Vec<Counts>,
     dismissed: bool,
     closed: bool,
     /// When the probes were sent last, since it is at its hooks, and what came of it.
@@ -64,6 +64,20 @@ pub(super) struct State {
 impl Loaded {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on it is to be at its hooks, and no other version of the module: one that couldn't get there tries no more.
+    fn want(self: &Arc<Self>) {
+        if let Some(pinned) = &self.pinned {
+            let former = pinned.module.lock().wanted.replace(Arc::downgrade(self));
+            let former = former.and_then(|former| former.upgrade());
+            if let Some(former) = former.filter(|former| !Arc::ptr_eq(former, self)) {
+                let mut former = former.state();
+                former.wanted = false;
+                former.trouble = None;
+            }
+        }
+        self.state().wanted = true;
     }
 
     /// Puts the version at its hooks, if it isn't, and notes how that went.
@@ -102,8 +116,8 @@ impl Loaded {
         let begun = Instant::now();
         let moving = pinned.begin_moves()?;
         let from = pinned.read()?;
-        let excuse = former.and_then(|(_, former)| former.counting.broken());
-        let swaps = pinned.swap(former.map(|(_, former)| former))?;
+        let excused = former.map(|(_, former)| pinned.counting.excused(&former.counting));
+        let swaps = pinned.swap()?;
         let took = begun.elapsed();
         for moving in &moving {
             self.finish_move(moving);
@@ -120,7 +134,7 @@ impl Loaded {
         pinned.counting.begin(from);
         {
             let mut state = self.state();
-            state.excused = excuse;
+            state.excused = excused.unwrap_or_default();
             state.probed = None;
         }
         users.active = Some(Arc::clone(self));
@@ -175,15 +189,15 @@ impl Loaded {
         // One that can't be taken keeps none of the others from being taken.
         let mut kept = Ok(());
         for hook in &pinned.hooks {
-            if let Err(problem) = self.stay_at(hook, &pinned.module) {
+            if let Err(problem) = self.stay_at(hook, pinned) {
                 kept = kept.and(Err(problem));
             }
         }
         kept
     }
 
-    fn stay_at(&self, hook: &Hooked, module: &Module) -> Result<(), String> {
-        if !hook.is_in_place(module)? && hook.swap(module)? != Swap::Was {
+    fn stay_at(&self, hook: &Hooked, Pinned { module, hooks, .. }: &Pinned) -> Result<(), String> {
+        if !hook.is_in_place(module)? && hook.swap(module, hooks)?.how != Swap::Was {
             self.state().retaken += 1;
             tracing::warn!(
                 module = %self.manifest.name, version = self.label, program = hook.attached.name,
@@ -252,13 +266,13 @@ impl Pinned {
     }
 
     /// Swaps all programs, or none. A hook that the former version had and this one hasn't is let go.
-    fn swap(&self, former: Option<&Self>) -> Result<Vec<Swap>, String> {
+    fn swap(&self) -> Result<Vec<Swap>, String> {
         let mut swaps = Vec::new();
         for hook in &self.hooks {
-            match hook.swap(&self.module) {
+            match hook.swap(&self.module, &self.hooks) {
                 Ok(swap) => swaps.push(swap),
                 Err(problem) => {
-                    self.swap_back(&swaps, former);
+                    self.swap_back(swaps);
                     return Err(problem);
                 }
             }
@@ -269,27 +283,15 @@ impl Pinned {
                     .map_err(|error| format!("the hook of {link} can't be let go: {error}"))?;
             }
         }
-        Ok(swaps)
+        Ok(swaps.into_iter().map(|swap| swap.how).collect())
     }
 
-    /// Takes back what was changed; what had been in place before stays there.
-    fn swap_back(&self, swaps: &[Swap], former: Option<&Self>) {
-        let changed = self
-            .hooks
-            .iter()
-            .zip(swaps)
-            .filter(|(_, swap)| **swap != Swap::Was);
-        for (hook, _) in changed {
-            let name = &hook.attached.name;
-            let former =
-                former.and_then(|former| former.hooks.iter().find(|other| other.attached.name == *name));
-            let back = match former {
-                Some(former) => former.swap(&self.module).map(drop),
-                None => std::fs::remove_file(self.module.link(name)).map_err(|error| error.to_string()),
-            };
-            if let Err(problem) = back {
+    /// Takes back what was changed; what had been in place before stays there, whoever's process put it there.
+    fn swap_back(&self, swaps: Vec<Swapped>) {
+        for (hook, swap) in self.hooks.iter().zip(swaps) {
+            if let Err(problem) = hook.undo(&self.module, swap) {
                 tracing::error!(
-                    program = name,
+                    program = hook.attached.name,
                     problem,
                     "a swap that failed half-way could not be undone"
                 );
@@ -312,7 +314,7 @@ impl Instance for EbpfInstance {
     }
 
     fn engage(&self) -> Option<BoxFuture<'static, ()>> {
-        self.loaded.state().wanted = true;
+        self.loaded.want();
         self.loaded.see_to();
         None
     }
@@ -343,8 +345,12 @@ impl Instance for EbpfInstance {
         if let Err(failed) = self.loaded.probed() {
             return Some(failed);
         }
-        let broken = self.loaded.pinned.as_ref()?.counting.broken()?;
-        self.loaded.state().excused.is_none().then_some(broken)
+        let broken = self.loaded.pinned.as_ref()?.counting.broken();
+        let state = self.loaded.state();
+        let mut held_against = broken
+            .into_iter()
+            .filter(|(what, _)| !state.excused.contains(what));
+        held_against.next().map(|(_, why)| why)
     }
 
     fn usage(&self) -> Usage {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aya::maps::MapInfo;
 
@@ -22,10 +23,17 @@ use super::object::Layout;
 use super::pins::{self, Module, Origin};
 use super::{load, sys, told};
 
-/// Most entries that are moved: each costs some microseconds, during which the node's other switches wait.
+/// Most entries that are moved: each value costs some microseconds, during which the node's other switches wait.
 pub(super) const ENTRIES_MAX: u32 = 65_536;
 /// Most bytes that the program is given at once.
 pub(super) const FRAME_BYTES_MAX: usize = 3_072;
+/// Most values that are moved, of all processors: what the program is called for.
+const VALUES_MAX: u64 = 65_536;
+/// Most bytes of all keys and values, which are kept while the move is under way, and read twice.
+const BYTES_MAX: u64 = 32 << 20;
+/// How long programs that ran at the switch have to end where the kernel can't say that they have: one with processors
+/// that nothing interrupts (`nohz_full`) has no `membarrier`. They run for some µs.
+const READERS_PAUSE: Duration = Duration::from_millis(50);
 /// What the program returns when it has taken an entry over.
 const XDP_PASS: i32 = 2;
 
@@ -96,10 +104,9 @@ impl Move {
                 self.name, from.layout
             ));
         }
-        if from.layout.entries_max > ENTRIES_MAX || frame_bytes(from.layout) > FRAME_BYTES_MAX {
+        if let Some(problem) = from.is_too_large() {
             return Err(format!(
-                "the map {} can't be moved: the one at work is a {}; at most {ENTRIES_MAX} entries are, of which the \
-                 program gets {FRAME_BYTES_MAX} bytes each",
+                "the map {} can't be moved: the one at work is a {}; {problem}",
                 self.name, from.layout
             ));
         }
@@ -168,8 +175,10 @@ fn is_named(kept: &str, name: &str) -> bool {
 impl Moving<'_> {
     /// After the switch, when the former version runs no more: gives the program what changed since. How much that was.
     pub(super) fn finish(&self) -> Result<usize, String> {
-        sys::wait_for_readers()
-            .map_err(|error| format!("the kernel's readers can't be waited for: {error}"))?;
+        if let Err(error) = sys::wait_for_readers() {
+            tracing::warn!(%error, pause = ?READERS_PAUSE, "the kernel's readers can't be waited for; a pause has to do");
+            std::thread::sleep(READERS_PAUSE);
+        }
         let now = self
             .from
             .entries()
@@ -260,6 +269,25 @@ impl Map {
         }
     }
 
+    /// What there is more of than can be moved.
+    fn is_too_large(&self) -> Option<String> {
+        let (entries, processors) = (self.layout.entries_max, self.values());
+        if entries > ENTRIES_MAX || frame_bytes(self.layout) > FRAME_BYTES_MAX {
+            return Some(format!(
+                "at most {ENTRIES_MAX} entries are moved, of which the program gets {FRAME_BYTES_MAX} bytes each"
+            ));
+        }
+        let values = u64::from(entries) * processors as u64;
+        if values > VALUES_MAX {
+            return Some(format!(
+                "with {processors} processors that is {values} values, and at most {VALUES_MAX} are moved"
+            ));
+        }
+        let bytes = u64::from(entries) * (self.layout.key_size as usize + self.value_bytes()) as u64;
+        (bytes > BYTES_MAX)
+            .then(|| format!("that is {bytes} bytes in all, and at most {BYTES_MAX} are moved"))
+    }
+
     /// Bytes that the kernel copies for a key: of a value for each processor it rounds each one up, on a machine that has
     /// only one, too.
     fn value_bytes(&self) -> usize {
@@ -339,6 +367,32 @@ mod tests {
             layout,
             processors,
         }
+    }
+
+    #[test]
+    fn what_is_moved_is_bounded_with_all_processors_values() {
+        let too_large = |kind, processors, [entries_max, value_size]: [u32; 2]| {
+            let mut map = map(kind, processors);
+            map.layout.entries_max = entries_max;
+            map.layout.value_size = value_size;
+            map.is_too_large()
+        };
+        let (of_all, of_each) = (
+            bpf_map_type::BPF_MAP_TYPE_HASH,
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+        );
+        assert_eq!(too_large(of_all, 128, [65_536, 8]), None);
+        assert_eq!(too_large(of_each, 128, [512, 8]), None);
+        let why = |answer: Option<String>| answer.expect("it is too large");
+        assert!(why(too_large(of_all, 1, [65_537, 8])).contains("at most 65536 entries"));
+        assert_eq!(
+            why(too_large(of_each, 128, [513, 8])),
+            "with 128 processors that is 65664 values, and at most 65536 are moved"
+        );
+        assert_eq!(
+            why(too_large(of_all, 1, [65_536, 1_024])),
+            "that is 67371008 bytes in all, and at most 33554432 are moved"
+        );
     }
 
     #[test]

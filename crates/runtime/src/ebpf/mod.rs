@@ -14,6 +14,7 @@ mod host;
 mod instance;
 mod load;
 mod migrate;
+mod netlink;
 mod object;
 mod pins;
 mod probe;

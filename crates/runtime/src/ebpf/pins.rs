@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use aya::maps::MapInfo;
 use aya::programs::ProgramInfo;
@@ -57,6 +57,8 @@ pub(super) enum Origin {
 pub(super) struct Users {
     /// Who is at the hooks.
     pub(super) active: Option<Arc<Loaded>>,
+    /// Who is to be there.
+    pub(super) wanted: Option<Weak<Loaded>>,
     /// How often each version is loaded, by its folder.
     pub(super) loaded: BTreeMap<String, usize>,
     /// The maps that each of them carries on.

@@ -218,6 +218,71 @@ async fn a_version_that_drops_what_it_should_pass_is_found_by_its_counters() {
     gone(&[&good, &bad]).await;
 }
 
+/// Drops each so many-th packet.
+const DROPPER: &str = r#"
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, __u32); __type(value, __u64); } seen SEC(".maps");
+SEC("xdp") int look(struct xdp_md *ctx) {
+    __u32 all = 0, dropped = 1;
+    __u64 *count = bpf_map_lookup_elem(&seen, &all), *drops = bpf_map_lookup_elem(&seen, &dropped);
+    if (!count || !drops)
+        return XDP_PASS;
+    if (__sync_fetch_and_add(count, 1) % EACH)
+        return XDP_PASS;
+    __sync_fetch_and_add(drops, 1);
+    return XDP_DROP;
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_predecessor_excuses_what_it_broke_by_the_same_bound_and_nothing_else() {
+    if !inside("a_predecessor_excuses_what_it_broke_by_the_same_bound_and_nothing_else") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let dropper = |version: &str, each: u32, most: &str| {
+        let ebpf = format!(
+            "[[ebpf.programs]]\nname = \"look\"\nattach = \"xdp\"\ninterface = \"hs1\"\n\
+             [[ebpf.counters]]\ncounts = \"requests\"\nmap = \"seen\"\n\
+             [[ebpf.counters]]\ncounts = \"drops\"\nmap = \"seen\"\nindex = 1\n\
+             [ebpf.invariants]\ndrops-share-max = {most}\nwindow = \"300ms\"\nrequests-min = 100\n"
+        );
+        release(version, &ebpf, DROPPER, &[&format!("EACH={each}")])
+    };
+    let (Some(some), Some(all), Some(all_too)) = (
+        dropper("1.0.0", 50, "0.01"),
+        dropper("1.1.0", 1, "0.2"),
+        dropper("1.2.0", 1, "0.2"),
+    ) else {
+        return;
+    };
+    let some = started(&host, some).await.unwrap();
+    let all = started(&host, all).await.unwrap();
+    let all_too = started(&host, all_too).await.unwrap();
+    let counts_more = |instance: &Arc<dyn Instance>| {
+        let before = counted(instance);
+        eventually("nothing is counted", || counted(instance) > before + 1_000);
+    };
+    some.engage();
+    let flood = wire.flood(Some(5_000));
+    eventually("nothing is held against it", || {
+        some.tally();
+        some.complaint().is_some()
+    });
+    // It breaks its own bound, and would keep to its successor's.
+    all.engage();
+    eventually("nothing is held against it", || {
+        all.tally();
+        all.complaint().is_some()
+    });
+    // One that breaks the same bound in the same way is no worse.
+    all_too.engage();
+    counts_more(&all_too);
+    assert_eq!(all_too.complaint(), None);
+    drop(flood);
+    gone(&[&some, &all, &all_too]).await;
+}
+
 const SOURCE: &str = r#"
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, ENTRIES); __type(key, __u32); __type(value, __u64); } seen SEC(".maps");
 SEC(SECTION) int look(void *ctx) {
@@ -381,6 +446,140 @@ async fn one_lost_hook_costs_no_other() {
     assert_eq!(both.readiness(), Readiness::Ready);
     assert_eq!(number(), before);
     gone(&[&both]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_that_fails_half_way_leaves_what_was_there_whoever_put_it_there() {
+    if !inside("a_swap_that_fails_half_way_leaves_what_was_there_whoever_put_it_there") {
+        return;
+    }
+    let wires = [Wire::new(1), Wire::new(2)];
+    let program = |name: &str, interface: &str| {
+        format!("[[ebpf.programs]]\nname = \"{name}\"\nattach = \"xdp\"\ninterface = \"{interface}\"\n")
+    };
+    let both = program("one", "hs1") + &program("two", "hs2");
+    let (Some(former), Some(next)) = (
+        release("1.0.0", &program("one", "hs1"), PAIR, &[]),
+        release("1.1.0", &both, PAIR, &[]),
+    ) else {
+        return;
+    };
+    let first = host(&wires[0]);
+    let one = started(&first, former.clone()).await.unwrap();
+    one.engage();
+    let link = || sh(&format!("bpftool -j link show pinned {PINS}/links/one"));
+    let before = link();
+    // Its successor's process knows of it by its pins alone.
+    std::mem::forget((one, first));
+    let object = example("1.0.0").join("packet-limiter.o");
+    sh(&format!(
+        "bpftool prog load {} /sys/fs/bpf/other && bpftool net attach xdp pinned /sys/fs/bpf/other dev hs2",
+        object.display()
+    ));
+    let second = host(&wires[0]);
+    let next = started(&second, next).await.unwrap();
+    next.engage();
+    let Readiness::Failing(why) = next.readiness() else {
+        panic!("the second hook is another's")
+    };
+    assert!(why.contains("another program is there"), "{why}");
+    assert_eq!(link(), before);
+
+    // Who is left tries no more when another one is wanted.
+    let one = started(&second, former).await.unwrap();
+    one.engage();
+    assert_eq!(one.readiness(), Readiness::Ready);
+    sh("bpftool net detach xdp dev hs2");
+    next.tally();
+    assert_eq!(link(), before);
+    assert_eq!(next.readiness(), Readiness::Ready, "nothing is wanted of it");
+    next.engage();
+    assert_eq!(next.readiness(), Readiness::Ready);
+    assert_ne!(link(), before);
+    gone(&[&one, &next]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_called_otherwise_takes_its_predecessors_place() {
+    if !inside("a_program_that_is_called_otherwise_takes_its_predecessors_place") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let named = |version: &str, name: &str| {
+        let ebpf = format!(
+            "[[ebpf.programs]]\nname = \"{name}\"\nattach = \"xdp\"\ninterface = \"hs1\"\n\
+             [[ebpf.maps]]\nname = \"seen\"\ncarry = true\n[[ebpf.counters]]\ncounts = \"requests\"\nmap = \"seen\"\n"
+        );
+        release(version, &ebpf, PAIR, &[])
+    };
+    let (Some(one), Some(two)) = (named("1.0.0", "one"), named("1.1.0", "two")) else {
+        return;
+    };
+    let (one, two) = (
+        started(&host, one).await.unwrap(),
+        started(&host, two).await.unwrap(),
+    );
+    one.engage();
+    let number = |name: &str| {
+        let link = sh(&format!("bpftool -j link show pinned {PINS}/links/{name}"));
+        let link: serde_json::Value = serde_json::from_str(&link).unwrap();
+        link["id"].as_u64().unwrap()
+    };
+    let before = number("one");
+    let flood = wire.flood(None);
+    for (next, name, other) in [(&two, "two", "one"), (&one, "one", "two"), (&two, "two", "one")] {
+        next.engage();
+        assert_eq!(next.readiness(), Readiness::Ready);
+        assert_eq!(number(name), before, "it is the same link");
+        assert!(!Path::new(&format!("{PINS}/links/{other}")).exists());
+    }
+    let sent = flood.stop();
+    eventually("not all packets were counted", || {
+        counted(&one) + counted(&two) >= sent
+    });
+    assert_eq!(counted(&one) + counted(&two), sent);
+    gone(&[&one, &two]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_to_another_mode_is_refused() {
+    if !inside("a_swap_to_another_mode_is_refused") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let host = host(&wire);
+    let mode = |version: &str, mode: &str| {
+        let ebpf = format!(
+            "[[ebpf.programs]]\nname = \"one\"\nattach = \"xdp\"\ninterface = \"hs1\"\nmode = \"{mode}\"\n"
+        );
+        release(version, &ebpf, PAIR, &[])
+    };
+    let (Some(generic), Some(driver), Some(any)) = (
+        mode("1.0.0", "generic"),
+        mode("1.1.0", "driver"),
+        mode("1.2.0", "any"),
+    ) else {
+        return;
+    };
+    let generic = started(&host, generic).await.unwrap();
+    let driver = started(&host, driver).await.unwrap();
+    let any = started(&host, any).await.unwrap();
+    generic.engage();
+    assert_eq!(generic.readiness(), Readiness::Ready);
+    driver.engage();
+    let Readiness::Failing(why) = driver.readiness() else {
+        panic!("it runs in another mode than it says")
+    };
+    assert!(
+        why.contains("xdp of hs1 is attached in mode generic, which a swap can't change to driver"),
+        "{why}"
+    );
+    any.engage();
+    assert_eq!(any.readiness(), Readiness::Ready);
+    generic.engage();
+    assert_eq!(generic.readiness(), Readiness::Ready);
+    gone(&[&generic, &driver, &any]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
