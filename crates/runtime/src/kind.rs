@@ -1,12 +1,12 @@
 //! The traits that a kind of module implements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hotswap_core::ids::Digest;
+use hotswap_core::ids::{Digest, ModuleName};
 use hotswap_package::{Kind, Manifest, Package};
 
 use crate::body::Body;
@@ -60,6 +60,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with the artifact, in words that its author can act on.
     fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>>;
+
+    /// A node has these modules and no others: what others kept outside of this process goes, unless they are loaded.
+    /// So goes too what a release had left that this process could not load, and that no instance stands for.
+    fn retain(&self, _node: &str, _modules: &BTreeSet<ModuleName>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// As what a prepared artifact starts.

@@ -30,6 +30,11 @@ impl Runtimes {
         self.0.get(&kind)
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
+        self.0.values()
+    }
+
     /// The kinds that run here.
     pub fn kinds(&self) -> impl Iterator<Item = Kind> {
         self.0.keys().copied()

@@ -91,6 +91,9 @@ pub(crate) struct Driver {
     /// Releases that are being drained, and how often at once.
     closing: BTreeMap<(ModuleName, Digest), u32>,
     collected: Option<BTreeSet<Digest>>,
+    /// The modules that the runtimes were told of last, of all that the node has since a spec was heard.
+    retained: Option<BTreeSet<ModuleName>>,
+    heard_spec: bool,
     /// Releases that are on their way to where they act, of which the machine isn't told yet.
     entering: Vec<(ModuleName, Digest)>,
     health_at: CoreTime,
@@ -161,6 +164,8 @@ impl Driver {
             preparing: BTreeSet::new(),
             closing: BTreeMap::new(),
             collected: None,
+            retained: None,
+            heard_spec: false,
             entering: Vec::new(),
             health_at: CoreTime(0),
             booted: Some(booted),
@@ -214,6 +219,7 @@ impl Driver {
             self.look_at_health(now);
         }
         self.observer.close_due(now);
+        self.retain();
         let changed = self.machine.take_changed();
         self.reports.note(changed);
         self.reports.send_due(&self.machine, &mut self.observer, now);
@@ -349,6 +355,8 @@ impl Driver {
         let Some(release) = self.loaded.remove(module, &digest) else {
             return;
         };
+        // Its last counts, since another one has just taken its place: nobody asks again.
+        release.take_tally();
         release.instance().dismiss();
         let key = (module.clone(), digest);
         *self.closing.entry(key.clone()).or_insert(0) += 1;
@@ -462,6 +470,7 @@ impl Driver {
             SessionEvent::Heard(ServerMessage::Spec(spec)) => {
                 self.parts.spans.learn(&spec);
                 self.step(NodeInput::Spec(spec));
+                self.heard_spec = true;
             }
             SessionEvent::Heard(ServerMessage::Ack(ack)) => {
                 ack.intervals
@@ -502,6 +511,23 @@ impl Driver {
                 result,
             });
         }
+    }
+
+    /// Tells the runtimes which modules there are, so that what others left outside of this process goes: where none of
+    /// their releases could be loaded, nothing is unloaded. Before the server's word the ledger may not name all.
+    fn retain(&mut self) {
+        if !self.heard_spec {
+            return;
+        }
+        let modules: BTreeSet<ModuleName> = self.machine.statuses().keys().cloned().collect();
+        if self.retained.as_ref() == Some(&modules) {
+            return;
+        }
+        for runtime in self.parts.runtimes.all() {
+            let retained = runtime.retain(self.machine.node().as_str(), &modules);
+            self.tasks.spawn(retained);
+        }
+        self.retained = Some(modules);
     }
 
     /// Removes packages that neither the durable ledger nor the one to come names.

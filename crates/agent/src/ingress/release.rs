@@ -69,8 +69,18 @@ impl Release {
         };
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let new = tally.since(past.told);
-        past.told = tally;
-        self.series.record_many(new.requests, new.errors, new.busy);
+        // Errors are counted of requests: those that are seen before their requests wait for them.
+        let errors = new.errors.min(new.requests);
+        past.told = Tally {
+            errors: past.told.errors + errors,
+            busy: if new.requests == 0 {
+                past.told.busy
+            } else {
+                tally.busy
+            },
+            ..tally
+        };
+        self.series.record_many(new.requests, errors, new.busy);
         self.series.record_drops(new.drops);
         if past.marked.elapsed() >= PAST {
             past.marked = Instant::now();
@@ -212,5 +222,81 @@ impl Drop for Metered<'_> {
         if let Some(series) = self.series {
             series.record_abandoned();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hotswap_package::Manifest;
+    use hotswap_runtime::{BoxFuture, Readiness, Usage};
+
+    use super::*;
+
+    /// What counts by itself, as a test says.
+    struct Counting {
+        manifest: Manifest,
+        tally: Arc<Mutex<Tally>>,
+    }
+
+    impl Instance for Counting {
+        fn digest(&self) -> Digest {
+            hotswap_package::digest_of(b"counting")
+        }
+
+        fn label(&self) -> &str {
+            "1.0.0"
+        }
+
+        fn manifest(&self) -> &Manifest {
+            &self.manifest
+        }
+
+        fn tally(&self) -> Option<Tally> {
+            Some(*self.tally.lock().unwrap())
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness::Ready
+        }
+
+        fn usage(&self) -> Usage {
+            Usage::default()
+        }
+
+        fn close(&self, _deadline: Duration) -> BoxFuture<'static, Closed> {
+            Box::pin(std::future::ready(Closed::default()))
+        }
+    }
+
+    #[test]
+    fn errors_that_are_seen_before_their_requests_are_not_lost() {
+        let manifest = "name = \"counter\"\nversion = \"1.0.0\"\nkind = \"ebpf\"\nentry = \"counter.o\"\n[ebpf]\n\
+                        [[ebpf.programs]]\nname = \"count\"\nattach = \"xdp\"\ninterface = \"eth0\"\n";
+        let tally = Arc::<Mutex<Tally>>::default();
+        let counting = Counting {
+            manifest: Manifest::from_slice(manifest.as_bytes()).unwrap(),
+            tally: Arc::clone(&tally),
+        };
+        let release = Release::new(Arc::new(counting), &Meter::new());
+        let says = |requests, errors, busy| {
+            *tally.lock().unwrap() = Tally {
+                requests,
+                errors,
+                drops: errors,
+                busy: Duration::from_micros(busy),
+            };
+            release.take_tally();
+            let counters = release.series().snapshot();
+            (
+                counters.requests(),
+                counters.errors,
+                counters.drops,
+                counters.latency_us,
+            )
+        };
+        assert_eq!(says(10, 2, 100), (10, 2, 2, 100));
+        assert_eq!(says(10, 5, 150), (10, 2, 5, 100), "nothing to count them of yet");
+        assert_eq!(says(12, 6, 200), (12, 4, 6, 200));
+        assert_eq!(says(20, 6, 200), (20, 6, 6, 200));
     }
 }

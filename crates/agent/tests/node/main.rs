@@ -8,13 +8,18 @@ mod support;
 mod traffic;
 mod trust;
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hotswap_core::ids::RolloutId;
+use hotswap_agent::Agent;
+use hotswap_core::ids::{ModuleName, RolloutId};
 use hotswap_core::report::ReleaseStatus;
 use hotswap_core::spec::{ModuleSpec, Observe, SmokeRun, SmokeVia};
 use hotswap_core::time::Millis;
-use support::{Does, Node, Server, package, release, serves};
+use hotswap_package::Kind;
+use hotswap_runtime::{Artifact, BoxFuture, PrepareError, Prepared, Runtime, WasmHost};
+use support::{Does, Node, Server, module, package, release, serves};
 use traffic::{Traffic, client, get};
 
 fn ok(version: &str) -> (u16, String) {
@@ -408,4 +413,57 @@ async fn a_stop_lets_requests_in_flight_finish() {
     let stopped = agent.shutdown().await;
     assert_eq!(stopped.connections_cut, 0);
     assert_eq!(slow.await.unwrap(), ok("1.0.0"));
+}
+
+/// Runs what another runtime runs, and keeps what it is told of a node's modules.
+struct Retaining {
+    host: Arc<WasmHost>,
+    told: Mutex<Vec<BTreeSet<ModuleName>>>,
+}
+
+impl Runtime for Retaining {
+    fn kind(&self) -> Kind {
+        self.host.kind()
+    }
+
+    fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>> {
+        self.host.prepare(artifact)
+    }
+
+    fn retain(&self, node: &str, modules: &BTreeSet<ModuleName>) -> BoxFuture<'static, ()> {
+        assert_eq!(node, "node-1");
+        self.told.lock().unwrap().push(modules.clone());
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runtimes_are_told_when_a_module_leaves_that_could_not_be_loaded() {
+    let (server, node) = (Server::start().await, Node::new());
+    let runtime = Arc::new(Retaining {
+        host: Arc::clone(&node.host),
+        told: Mutex::default(),
+    });
+    let config = node.config(&server.url());
+    let _agent = Agent::start(config, Arc::clone(&runtime)).await.unwrap();
+    // Nobody has the package.
+    let v1 = package("1.0.0", Does::Answers);
+    server
+        .plane
+        .say(server.plane.spec(5, &[serves(1, &[(&v1, 100)])]));
+    server
+        .plane
+        .until("the failure", |plane| {
+            let status = plane.status()?;
+            matches!(status.releases.get(&v1.digest)?, ReleaseStatus::Failed { .. }).then_some(())
+        })
+        .await;
+    let told = || runtime.told.lock().unwrap().clone();
+    assert_eq!(told(), [[module()].into()]);
+    server.plane.say(server.plane.spec(6, &[]));
+    server
+        .plane
+        .until("the end", |_| (told().len() > 1).then_some(()))
+        .await;
+    assert_eq!(told()[1..], [BTreeSet::new()]);
 }

@@ -1,12 +1,13 @@
 //! The host: whether this machine can run eBPF modules, and the way from an artifact to a loaded version.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use hotswap_core::ids::Digest;
+use hotswap_core::ids::{Digest, ModuleName};
 use hotswap_package::{Ebpf, Kind, Manifest, On};
 use tokio::task::spawn_blocking;
 
@@ -16,7 +17,7 @@ use super::hook::Place;
 use super::instance::{EbpfInstance, Loaded, Pinned, State};
 use super::load::{self, Carried};
 use super::object::{Inspected, inspect};
-use super::pins::Module;
+use super::pins::{self, Module};
 use crate::grants::Ungranted;
 use crate::kind::{
     Artifact, BoxFuture, Instance, Launch, PrepareError, Prepared, Runtime, StartError, label,
@@ -102,11 +103,41 @@ impl HostShared {
         let Ok(module) = self.modules.get_or_make(key, new);
         Some(module)
     }
+
+    /// Lets go of all modules of a node but these, and but those that are loaded.
+    fn retain(&self, node: &str, modules: &BTreeSet<ModuleName>) {
+        let bpffs = self.config.bpffs.as_deref();
+        let there = bpffs.map(|bpffs| pins::modules(bpffs, node)).unwrap_or_default();
+        let gone = there
+            .iter()
+            .filter(|name| modules.iter().all(|kept| kept.as_str() != *name));
+        for name in gone {
+            if self
+                .module(node, name)
+                .is_some_and(|module| module.clear_unused())
+            {
+                tracing::info!(
+                    module = name,
+                    "what was left of a module that is no more on this node is gone"
+                );
+            }
+        }
+    }
 }
 
 impl Runtime for EbpfHost {
     fn kind(&self) -> Kind {
         Kind::Ebpf
+    }
+
+    fn retain(&self, node: &str, modules: &BTreeSet<ModuleName>) -> BoxFuture<'static, ()> {
+        let (shared, node, modules) = (Arc::clone(&self.shared), node.to_owned(), modules.clone());
+        Box::pin(async move {
+            // Removing a link waits for the programs that run.
+            if let Err(panic) = spawn_blocking(move || shared.retain(&node, &modules)).await {
+                tracing::error!(%panic, "what was left of modules could not be removed");
+            }
+        })
     }
 
     fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>> {

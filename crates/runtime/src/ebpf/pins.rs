@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use aya::maps::MapInfo;
 use aya::programs::ProgramInfo;
@@ -85,12 +85,21 @@ impl Users {
     }
 }
 
+/// The modules of a node that have something here.
+pub(super) fn modules(bpffs: &Path, node: &str) -> Vec<String> {
+    let modules = children(&of_node(bpffs, node));
+    modules.iter().map(|path| file_name(path)).collect()
+}
+
+fn of_node(bpffs: &Path, node: &str) -> PathBuf {
+    // Names with dots are reserved in bpffs; no node has a plus in its name.
+    bpffs.join(OWN).join(node.replace('.', "+"))
+}
+
 impl Module {
     pub(super) fn new(bpffs: &Path, node: &str, module: &str) -> Self {
-        // Names with dots are reserved in bpffs; no node has a plus in its name.
-        let node = node.replace('.', "+");
         Self {
-            dir: bpffs.join(OWN).join(node).join(module),
+            dir: of_node(bpffs, node).join(module),
             users: Mutex::default(),
             loading: Mutex::default(),
         }
@@ -348,6 +357,20 @@ impl Module {
                 self.forget_maps(&[path]);
             }
         }
+    }
+
+    /// Lets go of everything, unless a version is loaded, or about to be; whether it did.
+    pub(super) fn clear_unused(&self) -> bool {
+        let _loading = match self.loading.try_lock() {
+            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Ok(loading) => loading,
+        };
+        let is_unused = self.lock().loaded.is_empty();
+        if is_unused {
+            self.clear();
+        }
+        is_unused
     }
 
     /// Lets go of all hooks, and removes everything.

@@ -7,6 +7,7 @@ mod sockets;
 mod support;
 mod tracepoints;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use hotswap_runtime::{
     Artifact, EbpfHost, EbpfHostConfig, Grants, Instance, Launch, Readiness, Runtime as _, StartError,
 };
 
-use support::{Group, PINS, artifact, counted, eventually, example, gone, host, release, started};
+use support::{Group, NODE, PINS, artifact, counted, eventually, example, gone, host, release, started};
 
 const SWAPS: u32 = 1_000;
 
@@ -657,6 +658,31 @@ async fn a_version_that_cannot_be_loaded_again_is_still_known_at_its_hook() {
     assert_eq!(next.readiness(), Readiness::Ready);
     assert!(!Path::new(&folder("")).exists());
     gone(&[&next]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_module_left_that_could_not_be_loaded_goes_with_the_module() {
+    if !inside("what_a_module_left_that_could_not_be_loaded_goes_with_the_module") {
+        return;
+    }
+    let wire = Wire::new(1);
+    let first = host(&wire);
+    let one = started(&first, artifact("1.0.0")).await.unwrap();
+    one.engage();
+    let (id, _) = link();
+    let none = BTreeSet::new();
+    first.retain(NODE, &none).await;
+    assert!(is_link(id), "it is loaded");
+    std::mem::forget((one, first));
+    let second = host(&wire);
+    second
+        .retain(NODE, &["packet-limiter".parse().unwrap()].into())
+        .await;
+    second.retain("edge-2.example", &none).await;
+    assert!(is_link(id), "it is to be there");
+    second.retain(NODE, &none).await;
+    assert!(!Path::new("/sys/fs/bpf/hotswap").exists());
+    eventually("the link is left", || !is_link(id));
 }
 
 /// Maps that are made otherwise than the object says.

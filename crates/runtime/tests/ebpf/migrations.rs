@@ -618,3 +618,59 @@ async fn maps_whose_names_begin_alike_are_told_apart() {
     drop(flood);
     gone(&[&bare]).await;
 }
+
+/// From here on this thread, and those that it begins, have CAP_BPF and the like, and not what stands for all of them.
+fn without_sys_admin() {
+    const VERSION_3: u32 = 0x2008_0522;
+    const SYS_ADMIN: u32 = 21;
+    let header = [VERSION_3, 0];
+    // What is in force, what may be, and what is handed on; of those up to 31, then of those above.
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: the kernel reads the header and fills in the sets, which are as many as that version has.
+    #[expect(unsafe_code, reason = "this system call has no safe form")]
+    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw const header, &raw mut sets) };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+    sets[0][0] &= !(1 << SYS_ADMIN);
+    // SAFETY: the kernel reads both, and writes nothing of this process's.
+    #[expect(unsafe_code, reason = "this system call has no safe form")]
+    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const sets) };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[tokio::test]
+async fn maps_that_are_carried_are_moved_without_the_privilege_to_look_others_up() {
+    if !inside("migrations::maps_that_are_carried_are_moved_without_the_privilege_to_look_others_up") {
+        return;
+    }
+    let wire = Wire::new(1);
+    without_sys_admin();
+    let host = host(&wire);
+    let (Some(first), Some(second)) = (growing(1, 0, false), growing(2, 0, true)) else {
+        return;
+    };
+    let one = started(&host, first).await.unwrap();
+    one.engage();
+    assert_eq!(one.readiness(), Readiness::Ready);
+    let counted = counted_to(&wire, "totals", 100);
+    let two = started(&host, second.clone()).await.unwrap();
+    two.engage();
+    assert_eq!(two.readiness(), Readiness::Ready);
+    assert_eq!(numbers(&pins("totals")[1]), [0, counted]);
+    gone(&[&one, &two]).await;
+
+    // One that isn't carried is said to need it.
+    let ebpf = "[[ebpf.programs]]\nname = \"limit\"\nattach = \"xdp\"\ninterface = \"hs1\"\n";
+    let source = &GROWING[..GROWING.find("struct entry").unwrap()];
+    let bare = release("1.0.1", ebpf, source, &["VERSION=1"]).unwrap();
+    let bare = started(&host, bare).await.unwrap();
+    eventually("the hook is not free", || {
+        bare.engage();
+        bare.readiness() == Readiness::Ready
+    });
+    let why = started(&host, second).await.err().unwrap().to_string();
+    assert!(
+        why.contains("has a map totals can't be told without CAP_SYS_ADMIN"),
+        "{why}"
+    );
+    gone(&[&bare]).await;
+}
