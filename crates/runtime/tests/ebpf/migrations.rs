@@ -619,7 +619,7 @@ async fn maps_whose_names_begin_alike_are_told_apart() {
     gone(&[&bare]).await;
 }
 
-/// From here on this thread, and those that it begins, have CAP_BPF and the like, and not what stands for all of them.
+/// From here on this thread, and those that it begins, have `CAP_BPF` and the like, and not what stands for all of them.
 fn without_sys_admin() {
     const VERSION_3: u32 = 0x2008_0522;
     const SYS_ADMIN: u32 = 21;
