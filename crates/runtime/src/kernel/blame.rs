@@ -90,6 +90,7 @@ mod tests {
             label: release.to_owned(),
             module: "m".to_owned(),
             gate: None,
+            is_livepatch: false,
             file: PathBuf::from("m.ko"),
             parameters: String::new(),
             deadline_ms: 1,

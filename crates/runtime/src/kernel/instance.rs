@@ -1,5 +1,6 @@
 //! One version: in its place in the kernel, on standby as a file, or only looked at.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -89,7 +90,7 @@ impl Loaded {
         let own = Arc::clone(&self);
         // A thread of its own: whoever hangs in the kernel can't be got out of it.
         thread::spawn(move || {
-            own.put();
+            own.put_or_fail();
             // Nobody may wait any more.
             let _ = done.send(());
         });
@@ -105,6 +106,17 @@ impl Loaded {
             );
             tracing::error!(module = %self.manifest.name, version = self.label, trouble, "a load hangs");
             self.state().trouble = Some(trouble);
+        }
+    }
+
+    /// Puts the version in its place. If that panics nobody is known to be there, so that the next one makes sure.
+    fn put_or_fail(self: &Arc<Self>) {
+        let put = catch_unwind(AssertUnwindSafe(|| self.put()));
+        if put.is_err()
+            && let Some((module, _)) = &self.at
+        {
+            module.lock().active = None;
+            self.state().trouble = Some("the agent failed amid its load; see the agent's log".to_owned());
         }
     }
 
@@ -165,9 +177,18 @@ impl Loaded {
                     tracing::error!(module = %name, version = label, trouble, took_ms, "a kernel module is not in its place");
                 }
                 (state.trouble, state.waits) = (Some(trouble), waits);
+                drop(state);
+                users.active = self.who_is_there(&users, former);
             }
         }
         Self::watch_no_more(module, &mut users);
+    }
+
+    /// Whose release is in the place after a swap that failed.
+    fn who_is_there(self: &Arc<Self>, users: &Users, former: Option<Arc<Self>>) -> Option<Arc<Self>> {
+        let active = users.record.active.as_ref()?;
+        let is = |loaded: &Arc<Self>| matches!(&loaded.at, Some((_, version)) if version.release == active.release);
+        former.into_iter().chain([Arc::clone(self)]).find(is)
     }
 
     /// Tells the watchdog when nothing is being loaded or watched any more.
@@ -209,6 +230,11 @@ impl Loaded {
                 state.trouble.clone_from(&trouble);
             }
         }
+        if users.record.is_unwritten
+            && let Err(problem) = module.at(&mut users.record, |place| place.write())
+        {
+            tracing::debug!(module = %self.manifest.name, problem, "what is in a module's place can't be noted yet");
+        }
         if trouble.is_none() && since.elapsed() >= STOOD_AFTER && users.record.is_watching() {
             users.record.stood(&version.release, module.release());
             if let Err(problem) = module.at(&mut users.record, |place| place.write()) {
@@ -232,13 +258,18 @@ impl Loaded {
                 kernel.module
             ));
         }
+        if let Some(gate) = &kernel.gate
+            && !sysfs.gate_has(gate, &kernel.module)
+        {
+            return Err(format!(
+                "{} is not at the gate {gate} any more: somebody had it vacated, or entered in its place",
+                kernel.module
+            ));
+        }
         if has_died(taint, sysfs.taint()) {
             return Err("the kernel oopsed since it is loaded; see the kernel's log".to_owned());
         }
-        for check in &kernel.checks {
-            sysfs.check(check, &kernel.path_of(&check.file))?;
-        }
-        Ok(())
+        sysfs.checks(kernel)
     }
 
     /// Ends an instance: what is loaded goes if it was dismissed, else it stays for whoever comes next.

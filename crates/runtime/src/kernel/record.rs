@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 const DOWNS_MAX: u32 = 3;
 /// Most versions that are remembered; the oldest go first.
 const KNOWN_MAX: usize = 32;
+/// Most versions that could not be unloaded and are remembered; the oldest go first.
+const LEFTOVERS_MAX: usize = 8;
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,12 @@ pub(super) struct Record {
     /// What is being loaded or watched, and during which boot.
     attempt: Option<Attempt>,
     known: Vec<Known>,
+    /// What is loaded without being in the place: it could not be unloaded.
+    #[serde(default)]
+    leftovers: Vec<Active>,
+    /// Whether the file says something else.
+    #[serde(skip)]
+    pub(super) is_unwritten: bool,
 }
 
 /// A loaded version.
@@ -36,6 +44,8 @@ pub(super) struct Active {
     pub(super) module: String,
     /// Its gate's, if it is behind one.
     pub(super) gate: Option<String>,
+    #[serde(default)]
+    pub(super) is_livepatch: bool,
     pub(super) file: PathBuf,
     pub(super) parameters: String,
     pub(super) deadline_ms: u64,
@@ -43,7 +53,7 @@ pub(super) struct Active {
 
 /// A version that is being loaded or watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Attempt {
+pub(super) struct Attempt {
     #[serde(flatten)]
     version: Active,
     /// Which of the node's loads it is, over all its modules.
@@ -76,6 +86,7 @@ impl Record {
         let mut record = Self::read_whole(path)?;
         record.active = record.active.filter(|active| active.boot == boot);
         record.attempt = record.attempt.filter(|attempt| attempt.version.boot == boot);
+        record.leftovers.retain(|leftover| leftover.boot == boot);
         Ok(record)
     }
 
@@ -151,6 +162,35 @@ impl Record {
         });
     }
 
+    /// What is being loaded or watched.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        self.attempt.clone()
+    }
+
+    /// A load failed, and who was watched before it is there again.
+    pub(super) fn reopen(&mut self, attempt: Option<Attempt>) {
+        self.attempt = attempt;
+    }
+
+    /// What is loaded without being in the place.
+    pub(super) fn leftovers(&self) -> &[Active] {
+        &self.leftovers
+    }
+
+    /// A version stays loaded without being in the place.
+    pub(super) fn leave_over(&mut self, version: Active) {
+        self.forget_leftover(&version.module);
+        if self.leftovers.len() >= LEFTOVERS_MAX {
+            self.leftovers.remove(0);
+        }
+        self.leftovers.push(version);
+    }
+
+    /// What was left over is loaded no more, or in the place.
+    pub(super) fn forget_leftover(&mut self, module: &str) {
+        self.leftovers.retain(|leftover| leftover.module != module);
+    }
+
     /// A load that had begun and of which nobody has heard the end, as when its agent was killed.
     pub(super) fn unheard(&self) -> Option<&Active> {
         let loaded = self.active.as_ref().map(|active| &active.release);
@@ -166,6 +206,14 @@ impl Record {
     /// An attempt ended and the node is still there.
     pub(super) fn end(&mut self) {
         self.attempt = None;
+    }
+
+    /// Whether a version has stood on this kernel and the node has not gone down with it since.
+    pub(super) fn has_stood(&self, release: &str, kernel: &str) -> bool {
+        let mut known = self.known.iter();
+        known.any(|known| {
+            known.release == release && known.kernel == kernel && known.stood && known.downs == 0
+        })
     }
 
     /// A version has stood for a while.
@@ -208,6 +256,7 @@ mod tests {
             label: "1.0.0".to_owned(),
             module: "m".to_owned(),
             gate: None,
+            is_livepatch: false,
             file: PathBuf::from("m.ko"),
             parameters: String::new(),
             deadline_ms: 1,

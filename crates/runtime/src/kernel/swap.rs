@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hotswap_package::{Kernel, Style};
 
-use super::record::{Active, Record};
+use super::record::{Active, Attempt, Record};
 use super::sysfs::{Sysfs, has_died, tainted_since};
 use super::system::System;
 
@@ -32,6 +32,7 @@ impl Version {
             label: self.label.clone(),
             module: self.kernel.module.clone(),
             gate: self.kernel.gate.clone(),
+            is_livepatch: self.kernel.style == Style::Livepatch,
             file: self.file.clone(),
             parameters: parameters.join(" "),
             deadline_ms: u64::try_from(self.kernel.deadline.get().as_millis()).unwrap_or(u64::MAX),
@@ -57,8 +58,16 @@ pub(super) enum Came {
 pub(super) enum NotPut {
     /// Something else must be there first; nothing was touched.
     Waits(String),
-    /// It was refused, or tried and taken back.
+    /// It was refused, or tried and taken back. Who is in the place then, the record says.
     Failed(String),
+}
+
+/// A swap that failed and was taken back as far as that was possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Undone {
+    pub(super) problem: String,
+    /// Who is in the place now.
+    pub(super) stays: Option<Active>,
 }
 
 /// A module's place in the kernel.
@@ -87,23 +96,26 @@ impl Place<'_> {
 
     /// Puts a version in the place, and says how it came there with what the kernel's taint is since.
     pub(super) fn put(&mut self, next: &Version) -> Result<(Came, String), NotPut> {
-        let failed = NotPut::Failed;
         self.recover();
+        self.clear_leftovers();
         let former = self.active();
-        if former
-            .as_ref()
-            .is_some_and(|former| former.release == next.release)
-        {
+        let is_there = |former: &Active| former.release == next.release && self.is_in_place(former);
+        if former.as_ref().is_some_and(is_there) {
+            self.resume(next);
             return Ok((Came::WasThere, "nothing was loaded".to_owned()));
         }
         let beside = self.look(next, former.as_ref())?;
         let taint = self.sysfs().taint();
+        let open = self.record.attempt();
         let number = (self.next_number)();
         self.record
             .begin(next.as_active(self.boot), former.clone(), number);
-        self.write().map_err(failed)?;
+        if let Err(problem) = self.write() {
+            self.record.reopen(open);
+            return Err(NotPut::Failed(problem));
+        }
         let came = match (&former, beside) {
-            (None, _) => self.bring(next).map(|()| Came::First),
+            (None, _) => self.first(next),
             (Some(former), true) => self.beside(next, former),
             (Some(former), false) => self.instead(next, former),
         };
@@ -111,83 +123,118 @@ impl Place<'_> {
         match came {
             Ok(came) => {
                 self.record.active = Some(next.as_active(self.boot));
-                self.write().map_err(failed)?;
+                self.write().map_err(NotPut::Failed)?;
                 Ok((came, tainted_since(taint, since)))
             }
-            Err(problem) => {
-                self.record.end();
-                self.record.active = former.filter(|former| self.sysfs().is_loaded(&former.module));
+            Err(undone) => {
                 let oopsed = if has_died(taint, since) {
                     "; the kernel oopsed, see its log"
                 } else {
                     ""
                 };
+                let problem = undone.problem.clone();
                 let unwritten = self
-                    .write()
+                    .take_back(next, undone, open)
                     .err()
                     .map_or(String::new(), |error| format!("; {error}"));
-                Err(failed(format!("{problem}{oopsed}{unwritten}")))
+                Err(NotPut::Failed(format!("{problem}{oopsed}{unwritten}")))
             }
         }
     }
 
-    /// Takes away what is in the place.
-    pub(super) fn clear(&mut self) -> Result<(), String> {
-        if let Some(active) = self.active() {
-            self.vacate(&active)?;
-            self.unload(&active)?;
+    /// Notes who is in the place after a swap that failed; the former version is watched as it was before.
+    fn take_back(&mut self, next: &Version, undone: Undone, open: Option<Attempt>) -> Result<(), String> {
+        match &undone.stays {
+            Some(stays) if stays.release == next.release => {}
+            Some(_) => self.record.reopen(open),
+            None => self.record.end(),
         }
-        self.record.active = None;
-        self.record.end();
+        self.record.active = undone.stays;
         self.write()
     }
 
-    pub(super) fn write(&self) -> Result<(), String> {
-        self.record
-            .write(self.path)
-            .map_err(|error| format!("{} can't be written: {error}", self.path.display()))
+    /// Notes that a version is there, and is watched until it has stood: an agent that was started again goes on with
+    /// what the one before had begun.
+    fn resume(&mut self, next: &Version) {
+        if !self.record.has_stood(&next.release, self.release) && !self.record.is_watching() {
+            let (active, number) = (next.as_active(self.boot), (self.next_number)());
+            self.record.begin(active.clone(), Some(active), number);
+            self.try_to_write();
+        }
     }
 
-    /// Makes sure what is in the place where a load was interrupted: the agent was killed meanwhile.
+    /// Takes away what is in the place. Where that fails, it is watched no more all the same: the node is in order.
+    pub(super) fn clear(&mut self) -> Result<(), String> {
+        let active = self.active();
+        let gone = active.as_ref().map_or(Ok(()), |active| self.take_away(active));
+        self.record.active = None;
+        if let Some(active) = active.filter(|_| gone.is_err()) {
+            self.record.active = self.who_stays(&[&active]);
+        }
+        self.clear_leftovers();
+        self.record.end();
+        let written = self.write();
+        gone.and(written)
+    }
+
+    pub(super) fn write(&mut self) -> Result<(), String> {
+        let written = self.record.write(self.path);
+        self.record.is_unwritten = written.is_err();
+        written.map_err(|error| format!("{} can't be written: {error}", self.path.display()))
+    }
+
+    /// Writes what may also be written later.
+    fn try_to_write(&mut self) {
+        if let Err(problem) = self.write() {
+            tracing::warn!(problem, "what is in a module's place can't be noted yet");
+        }
+    }
+
+    /// Makes sure what is in the place where a load was interrupted: the agent was killed meanwhile. What the load had
+    /// put there is watched on; else the load is over.
     fn recover(&mut self) {
         let Some(begun) = self.record.unheard().cloned() else {
             return;
         };
         let former = self.active();
-        self.record.end();
-        if !self.sysfs().is_loaded(&begun.module) {
-            self.record.active = former;
-            return;
-        }
-        match former {
+        let has_come = self.sysfs().is_loaded(&begun.module);
+        let (stays, is_watched) = match former {
+            former if !has_come => (former, false),
             // Either may be loaded, and none of them is sure enough to be kept.
             Some(former) if former.module == begun.module => {
-                self.record.active = Some(Active {
+                let unsure = Active {
                     release: String::new(),
                     ..begun
-                });
+                };
+                (Some(unsure), false)
             }
             Some(former) => {
-                let has_patched = self.sysfs().patches(&begun.module) == Some(true)
-                    && !self.sysfs().is_in_transition(&begun.module);
-                let has_come = has_patched || self.gate_has(begun.gate.as_deref(), &begun.module);
-                let (stays, goes) = if has_come {
+                let has_switched = self.is_in_place(&begun);
+                let (stays, goes) = if has_switched {
                     (begun, former)
                 } else {
                     (former, begun)
                 };
-                if let Err(problem) = self.unload(&goes) {
-                    let (module, version) = (goes.module, goes.label);
-                    tracing::warn!(
-                        module,
-                        version,
-                        problem,
-                        "what an interrupted load left can't be unloaded"
-                    );
-                }
-                self.record.active = Some(stays);
+                self.leave(&goes);
+                (Some(stays), has_switched)
             }
-            None => self.record.active = Some(begun),
+            None => (Some(begun), true),
+        };
+        self.record.active = stays;
+        if !is_watched {
+            self.record.end();
+        }
+        self.try_to_write();
+    }
+
+    /// Unloads what could not be unloaded before, as far as that goes now.
+    fn clear_leftovers(&mut self) {
+        let active = self.active().map(|active| active.module);
+        for leftover in self.record.leftovers().to_vec() {
+            let is_active = active.as_ref() == Some(&leftover.module);
+            if is_active || !self.sysfs().is_loaded(&leftover.module) || self.take_away(&leftover).is_ok() {
+                self.record.forget_leftover(&leftover.module);
+            }
         }
     }
 
@@ -211,11 +258,10 @@ impl Place<'_> {
         }
         let same = former.is_some_and(|former| former.module == *module);
         if !same && self.sysfs().is_loaded(module) {
-            return failed(format!(
-                "a module called {module} is loaded already, and not by Hotswap; unload it first: rmmod {module}"
-            ));
+            return failed(self.in_the_way(module));
         }
-        if same && style == Style::Gated {
+        let again = former.is_some_and(|former| former.release == next.release);
+        if same && !again && style == Style::Gated {
             return failed(format!(
                 "{module} is the former version's name in the kernel too; versions behind a gate are loaded side by side, \
                  so each needs a name of its own, such as {module}_2"
@@ -232,5 +278,24 @@ impl Place<'_> {
             ));
         }
         Ok(beside)
+    }
+
+    /// Why a module's name is taken.
+    fn in_the_way(&self, module: &str) -> String {
+        let mut leftovers = self.record.leftovers().iter();
+        let Some(leftover) = leftovers.find(|leftover| leftover.module == module) else {
+            return format!(
+                "a module called {module} is loaded already, and not by Hotswap; unload it first: rmmod {module}"
+            );
+        };
+        let why = self.sysfs().used_by(module).map_or_else(
+            || "the kernel doesn't let go of it".to_owned(),
+            |users| format!("it has {users}"),
+        );
+        format!(
+            "{module} {} is still loaded from an earlier swap and could not be unloaded: {why}; it is tried again with \
+             each swap",
+            leftover.label
+        )
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use hotswap_package::FileCheck;
+use hotswap_package::{FileCheck, Kernel};
 
 use super::system::System;
 
@@ -111,8 +111,22 @@ impl Sysfs<'_> {
         transition.is_ok_and(|transition| transition == "1")
     }
 
+    /// Whether a gate's calls go to a module.
+    pub(super) fn gate_has(self, gate: &str, module: &str) -> bool {
+        let active = self.line(&format!("/sys/module/{gate}/parameters/active"));
+        active.is_ok_and(|active| active == module)
+    }
+
+    /// Whether all checks of a version hold.
+    pub(super) fn checks(self, kernel: &Kernel) -> Result<(), String> {
+        for check in &kernel.checks {
+            self.check(check, &kernel.path_of(&check.file))?;
+        }
+        Ok(())
+    }
+
     /// Whether a check holds, of a file at this path.
-    pub(super) fn check(self, check: &FileCheck, path: &str) -> Result<(), String> {
+    fn check(self, check: &FileCheck, path: &str) -> Result<(), String> {
         if let Some(wanted) = &check.equals {
             let is = self
                 .line(path)

@@ -28,6 +28,10 @@ struct Fake {
     errors: Mutex<BTreeMap<String, i32>>,
     /// Livepatches whose transition doesn't end by itself.
     stalls: Mutex<Vec<String>>,
+    /// Modules that somebody uses, whatever happens.
+    held: Mutex<Vec<String>>,
+    /// Modules whose loads panic.
+    panics: Mutex<Vec<String>>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -37,6 +41,8 @@ impl Fake {
             root: root.to_owned(),
             errors: Mutex::default(),
             stalls: Mutex::default(),
+            held: Mutex::default(),
+            panics: Mutex::default(),
             calls: Mutex::default(),
         });
         fake.set("/proc/sys/kernel/osrelease", RELEASE);
@@ -85,6 +91,12 @@ impl Fake {
         self.set(&format!("/sys/module/{module}/refcnt"), count);
     }
 
+    /// One user less: none is left, unless somebody holds it.
+    fn let_go(&self, module: &str) {
+        let is_held = self.held.lock().unwrap().iter().any(|held| held == module);
+        self.refcnt(module, if is_held { "1" } else { "0" });
+    }
+
     /// What a kernel does when its files are written to.
     fn settle(&self) {
         for patch in fs::read_dir(self.root.join("sys/kernel/livepatch"))
@@ -101,7 +113,7 @@ impl Fake {
         if !gone.is_empty() {
             self.set(&vacate, "");
             self.set(&format!("/sys/module/{GATE}/parameters/active"), "");
-            self.refcnt(&gone, "0");
+            self.let_go(&gone);
         }
     }
 }
@@ -115,10 +127,12 @@ impl System for Fake {
             .lock()
             .unwrap()
             .push(format!("+{name} {parameters}").trim_end().to_owned());
+        let panics = self.panics.lock().unwrap().iter().any(|panics| panics == name);
+        assert!(!panics, "as a bug of the agent's would");
         if let Some(error) = self.errors.lock().unwrap().remove(name) {
             return Err(io::Error::from_raw_os_error(error));
         }
-        self.refcnt(name, "0");
+        self.let_go(name);
         self.set(&format!("/sys/module/{name}/parameters/requests"), "0");
         if text.contains("livepatch=Y") {
             let stalls = self.stalls.lock().unwrap().iter().any(|stalls| stalls == name);
@@ -132,7 +146,7 @@ impl System for Fake {
             let active = format!("/sys/module/{GATE}/parameters/active");
             let former = self.get(&active);
             if !former.is_empty() {
-                self.refcnt(&former, "0");
+                self.let_go(&former);
             }
             self.refcnt(name, "1");
             self.set(&active, name);
@@ -472,6 +486,164 @@ async fn what_is_loaded_outlives_the_agent_and_is_found_again() {
     let one = other.engaged(plain("1.0.0")).await;
     fails(&one, &["loaded already, and not by Hotswap"]);
     assert!(other.fake.calls().is_empty());
+}
+
+/// The record of a module that is a node's only one.
+fn record(dir: &tempfile::TempDir) -> serde_json::Value {
+    let text = fs::read_to_string(dir.path().join("kernel/filter/record.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn a_load_that_was_interrupted_and_is_found_in_place_is_noted_and_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    let one = before.engaged(plain("1.0.0")).await;
+    is_well(&one);
+    let mut killed = record(&dir);
+    assert_eq!(killed["attempt"]["label"], "1.0.0");
+    killed["active"] = serde_json::Value::Null;
+    fs::write(dir.path().join("kernel/filter/record.json"), killed.to_string()).unwrap();
+    drop((one, before));
+    let after = Node::boot(dir.path(), "a");
+    let back = after.engaged(plain("1.0.0")).await;
+    is_well(&back);
+    assert!(after.fake.calls().is_empty(), "it is there");
+    let noted = record(&dir);
+    assert_eq!(noted["active"]["label"], "1.0.0", "its load was heard of");
+    assert_eq!(noted["attempt"]["label"], "1.0.0", "it has not stood yet");
+    // In order, and weeks later a reboot: nobody is to blame.
+    back.close(Duration::ZERO).await;
+    assert!(record(&dir)["attempt"].is_null());
+    unload_all(&dir);
+    let rebooted = Node::boot(dir.path(), "b");
+    is_well(&rebooted.engaged(plain("1.0.0")).await);
+}
+
+#[tokio::test]
+async fn a_load_that_was_interrupted_and_came_to_nothing_is_noted_as_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    before.fake.with_gate();
+    let one = before.engaged(gated("1.0.0")).await;
+    is_well(&one);
+    let mut killed = record(&dir);
+    killed["attempt"]["release"] = "another".into();
+    killed["attempt"]["module"] = "impl_1_1_0".into();
+    killed["known"] = serde_json::json!([
+        {"release": killed["active"]["release"], "kernel": RELEASE, "stood": true, "downs": 0}
+    ]);
+    fs::write(dir.path().join("kernel/filter/record.json"), killed.to_string()).unwrap();
+    drop((one, before));
+    let after = Node::boot(dir.path(), "a");
+    is_well(&after.engaged(gated("1.0.0")).await);
+    assert!(
+        record(&dir)["attempt"].is_null(),
+        "what has stood is not watched again"
+    );
+}
+
+#[tokio::test]
+async fn a_version_is_watched_again_after_its_agent_was_started_again_before_it_stood() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    let one = before.engaged(plain("1.0.0")).await;
+    one.close(Duration::ZERO).await;
+    assert!(record(&dir)["attempt"].is_null());
+    drop((one, before));
+    let after = Node::boot(dir.path(), "a");
+    is_well(&after.engaged(plain("1.0.0")).await);
+    drop(after);
+    unload_all(&dir);
+    let rebooted = Node::boot(dir.path(), "b");
+    fails(&rebooted.engaged(plain("1.0.0")).await, &["the node went down"]);
+}
+
+#[tokio::test]
+async fn a_swap_that_failed_leaves_the_former_version_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::boot(dir.path(), "a");
+    let one = node.engaged(plain("1.0.0")).await;
+    let open = record(&dir)["attempt"].clone();
+    node.fake.fail("plain", libc::EINVAL);
+    let two = node.engaged(plain("1.1.0")).await;
+    fails(&two, &["1.0.0 is loaded again"]);
+    assert_eq!(record(&dir)["attempt"], open);
+    is_well(&one);
+    // Nothing could be written before, either.
+    let part = dir.path().join("kernel/filter/record.part");
+    fs::create_dir(&part).unwrap();
+    let three = node.engaged(plain("1.2.0")).await;
+    fails(&three, &["record.json can't be written"]);
+    fs::remove_dir(&part).unwrap();
+    assert_eq!(record(&dir)["attempt"], open);
+}
+
+#[tokio::test]
+async fn a_candidate_that_cannot_be_unloaded_is_known_to_be_in_the_place() {
+    let node = Node::new();
+    let one = node.engaged(plain("1.0.0")).await;
+    let check = "[[kernel.checks]]\nfile = \"parameters/requests\"\nat-least = 1";
+    node.fake.held.lock().unwrap().push("plain".to_owned());
+    let two = node.engaged(artifact("1.1.0", "plain", check, &[])).await;
+    fails(&two, &["says 0; it should be at least 1", "1.0.0 is missing"]);
+    node.fake.held.lock().unwrap().clear();
+    node.fake.refcnt("plain", "0");
+    node.fake.calls();
+    engage(&one).await;
+    is_well(&one);
+    assert_eq!(
+        node.fake.calls(),
+        ["-plain", "+plain v=1.0.0"],
+        "it is really engaged"
+    );
+}
+
+#[tokio::test]
+async fn an_ill_candidate_leaves_the_gate_though_the_former_version_can_not_come_back() {
+    let node = Node::new();
+    node.fake.with_gate();
+    let one = node.engaged(gated("1.0.0")).await;
+    let check =
+        "style = \"gated\"\ngate = \"gate\"\n[[kernel.checks]]\nfile = \"parameters/requests\"\nat-least = 1";
+    let depends = format!("depends={GATE}");
+    let ill = || artifact("1.1.0", "impl_ill", check, &[&depends]);
+    node.fake.held.lock().unwrap().push("impl_1_0_0".to_owned());
+    let two = node.engaged(ill()).await;
+    fails(
+        &two,
+        &[
+            "says 0; it should be at least 1",
+            "impl_1_0_0 1.0.0 can't be unloaded",
+        ],
+    );
+    assert_eq!(node.fake.modules(), [GATE, "impl_1_0_0"]);
+    assert_eq!(node.fake.get("/sys/module/gate/parameters/active"), "");
+    let three = node.engaged(gated("1.0.0")).await;
+    fails(&three, &["still loaded from an earlier swap", "1.0.0"]);
+    node.fake.held.lock().unwrap().clear();
+    node.fake.refcnt("impl_1_0_0", "0");
+    node.fake.calls();
+    engage(&one).await;
+    is_well(&one);
+    assert_eq!(node.fake.calls(), ["-impl_1_0_0", "+impl_1_0_0"]);
+    node.fake.set("/sys/module/gate/parameters/vacate", "impl_1_0_0");
+    fails(&one, &["not at the gate gate any more"]);
+    engage(&one).await;
+    is_well(&one);
+}
+
+#[tokio::test]
+async fn a_load_amid_which_the_agent_fails_is_a_failed_one() {
+    let node = Node::new();
+    let one = node.engaged(plain("1.0.0")).await;
+    node.fake.panics.lock().unwrap().push("plain".to_owned());
+    let two = node.engaged(plain("1.1.0")).await;
+    fails(&two, &["the agent failed amid its load"]);
+    node.fake.panics.lock().unwrap().clear();
+    engage(&one).await;
+    is_well(&one);
+    assert_eq!(node.fake.modules(), ["plain"]);
 }
 
 /// What a reboot leaves of a kernel.
