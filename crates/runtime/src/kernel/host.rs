@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::{Kind, Manifest};
@@ -75,18 +75,22 @@ pub(super) struct Module {
     newest: Arc<AtomicU64>,
     pub(super) turn: Arc<AsyncMutex<()>>,
     users: Mutex<Users>,
+    /// Who is to be in the place, also while somebody else is being put there.
+    wanted: Mutex<Weak<Loaded>>,
 }
 
 /// What is known of a module in this process.
 #[derive(Debug)]
 pub(super) struct Users {
     pub(super) record: Record,
-    /// Who is in the place.
+    /// Who put or found what is in the place.
     pub(super) active: Option<Arc<Loaded>>,
     /// How often each version is loaded, by its release.
     pub(super) loaded: BTreeMap<String, usize>,
     /// Whether the watchdog was told of an attempt.
     pub(super) watched: bool,
+    /// A release that was dismissed while somebody was on the way to its place.
+    pub(super) dismissed: Option<String>,
 }
 
 impl Module {
@@ -100,6 +104,34 @@ impl Module {
             Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(std::sync::TryLockError::WouldBlock) => None,
         }
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Weak<Loaded>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An instance is to be in the place from now on, and no other one.
+    pub(super) fn want(&self, loaded: &Arc<Loaded>) {
+        *self.wanted() = Arc::downgrade(loaded);
+    }
+
+    /// An instance ends.
+    pub(super) fn want_no_more(&self, loaded: &Loaded) {
+        let mut wanted = self.wanted();
+        if std::ptr::eq(wanted.as_ptr(), loaded) {
+            *wanted = Weak::new();
+        }
+    }
+
+    /// Whether it is this instance that is to be in the place.
+    pub(super) fn wants(&self, loaded: &Loaded) -> bool {
+        std::ptr::eq(self.wanted().as_ptr(), loaded)
+    }
+
+    /// Whether who is to be in the place is on the way there.
+    pub(super) fn is_awaiting(&self) -> bool {
+        let wanted = self.wanted().upgrade();
+        wanted.is_some_and(|wanted| wanted.is_on_its_way())
     }
 
     /// Works on the module's place.
@@ -116,6 +148,14 @@ impl Module {
 
     pub(super) fn sysfs(&self) -> Sysfs<'_> {
         Sysfs(&*self.system)
+    }
+
+    /// The module's name on the node.
+    pub(super) fn name(&self) -> &str {
+        self.dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
     }
 
     pub(super) fn release(&self) -> &str {
@@ -211,7 +251,9 @@ impl HostShared {
                     active: None,
                     loaded: BTreeMap::new(),
                     watched: false,
+                    dismissed: None,
                 }),
+                wanted: Mutex::default(),
             })
         })
     }

@@ -42,8 +42,6 @@ pub(super) struct Loaded {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Whether it is to be in its place.
-    wanted: bool,
     /// Why it isn't as it should be.
     trouble: Option<String>,
     /// Whether it waits for something else to be there.
@@ -71,6 +69,11 @@ impl Loaded {
         version.kernel.deadline.get() * 4 + HANGS_AFTER
     }
 
+    /// Whether it is being put in its place, or waits for its turn.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        self.state().engaging > 0
+    }
+
     /// Whether it is in its place already, as it should be.
     fn is_there(self: &Arc<Self>) -> bool {
         let Some((module, _)) = &self.at else { return true };
@@ -83,14 +86,14 @@ impl Loaded {
     }
 
     /// Puts the version in its place, and ends when it is there, or can't be, or hangs.
-    async fn engage(self: Arc<Self>) {
+    async fn engage(self: Arc<Self>, way: OnTheWay) {
         let Some((module, version)) = &self.at else { return };
         let turn = module.turn.lock().await;
         let (done, is_done) = oneshot::channel();
         let own = Arc::clone(&self);
         // A thread of its own: whoever hangs in the kernel can't be got out of it.
         thread::spawn(move || {
-            own.put_or_fail();
+            own.put(way);
             // Nobody may wait any more.
             let _ = done.send(());
         });
@@ -109,23 +112,26 @@ impl Loaded {
         }
     }
 
-    /// Puts the version in its place. If that panics nobody is known to be there, so that the next one makes sure.
-    fn put_or_fail(self: &Arc<Self>) {
-        let put = catch_unwind(AssertUnwindSafe(|| self.put()));
-        if put.is_err()
-            && let Some((module, _)) = &self.at
-        {
-            module.lock().active = None;
-            self.state().trouble = Some("the agent failed amid its load; see the agent's log".to_owned());
-        }
-    }
-
-    fn put(self: &Arc<Self>) {
+    /// Puts the version in its place, if it is to be there by now.
+    fn put(self: &Arc<Self>, way: OnTheWay) {
         let Some((module, version)) = &self.at else { return };
         let mut users = module.lock();
-        if self.state().closed {
-            return;
+        // Who gets the lock next sees that it is on its way no more.
+        let way = way;
+        if module.wants(self) {
+            let put = catch_unwind(AssertUnwindSafe(|| self.put_now(module, version, &mut users)));
+            if put.is_err() {
+                // Who is put there next makes sure who is there.
+                users.active = None;
+                self.state().trouble = Some("the agent failed amid its load; see the agent's log".to_owned());
+            }
         }
+        drop(way);
+        Self::clear_dismissed(module, &mut users);
+        Self::watch_no_more(module, &mut users);
+    }
+
+    fn put_now(self: &Arc<Self>, module: &Module, version: &Version, users: &mut Users) {
         let is_active = users
             .active
             .as_ref()
@@ -160,13 +166,14 @@ impl Loaded {
                 if let Some(former) = former.filter(|former| !Arc::ptr_eq(former, self)) {
                     former.counting().end();
                     let mut state = former.state();
-                    (state.wanted, state.since) = (false, None);
+                    state.since = None;
                     // Whatever was wrong with it was so in that place.
                     (state.trouble, state.waits) = (None, false);
                 }
                 self.counting().begin(from);
                 users.active = Some(Arc::clone(self));
-                module.sweep(&users);
+                users.dismissed = None;
+                module.sweep(users);
             }
             Err(not_put) => {
                 let (trouble, waits) = match not_put {
@@ -178,10 +185,9 @@ impl Loaded {
                 }
                 (state.trouble, state.waits) = (Some(trouble), waits);
                 drop(state);
-                users.active = self.who_is_there(&users, former);
+                users.active = self.who_is_there(users, former);
             }
         }
-        Self::watch_no_more(module, &mut users);
     }
 
     /// Whose release is in the place after a swap that failed.
@@ -281,6 +287,7 @@ impl Loaded {
         let dismissed = state.dismissed;
         drop(state);
         let Some((module, version)) = &self.at else { return };
+        module.want_no_more(self);
         let mut users = module.lock();
         let release = &version.release;
         let left = users.loaded.get(release).map_or(0, |count| count - 1);
@@ -293,22 +300,17 @@ impl Loaded {
             .active
             .as_ref()
             .is_some_and(|active| Arc::ptr_eq(active, self));
-        if !is_active {
-            if dismissed {
-                module.sweep(&users);
-            }
-            return;
+        if is_active {
+            users.active = None;
         }
-        users.active = None;
-        let (name, label) = (&self.manifest.name, &self.label);
-        if dismissed && left == 0 {
-            match module.at(&mut users.record, |place| place.clear()) {
-                Ok(()) => tracing::info!(module = %name, version = label, "a kernel module was unloaded"),
-                Err(problem) => {
-                    tracing::error!(module = %name, version = label, problem, "a kernel module stays loaded");
-                }
-            }
+        let name = &self.manifest.name;
+        if dismissed && left == 0 && users.active.is_none() {
+            users.dismissed = Some(release.clone());
+            Self::clear_dismissed(module, &mut users);
+        } else if dismissed {
             module.sweep(&users);
+        } else if !is_active {
+            return;
         } else if users.record.is_watching() {
             // The node is in order: going down from here on is nobody's doing.
             users.record.end();
@@ -317,6 +319,44 @@ impl Loaded {
             }
         }
         Self::watch_no_more(module, &mut users);
+    }
+
+    /// Takes away what was dismissed, unless somebody is on the way to its place: that one replaces it, so that the place
+    /// isn't empty meanwhile.
+    fn clear_dismissed(module: &Module, users: &mut Users) {
+        if module.is_awaiting() {
+            return;
+        }
+        let Some(release) = users.dismissed.take() else {
+            return;
+        };
+        if let Err(problem) = module.at(&mut users.record, |place| place.clear(&release)) {
+            tracing::error!(
+                module = module.name(),
+                release,
+                problem,
+                "a kernel module stays loaded"
+            );
+        } else {
+            tracing::info!(module = module.name(), release, "a kernel module was taken away");
+        }
+        module.sweep(users);
+    }
+}
+
+/// Says that an instance is on its way to its place, for as long as it is there.
+struct OnTheWay(Arc<Loaded>);
+
+impl OnTheWay {
+    fn begin(loaded: &Arc<Loaded>) -> Self {
+        loaded.state().engaging += 1;
+        Self(Arc::clone(loaded))
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        self.0.state().engaging -= 1;
     }
 }
 
@@ -334,16 +374,14 @@ impl Instance for KernelInstance {
     }
 
     fn engage(&self) -> Option<BoxFuture<'static, ()>> {
-        self.loaded.state().wanted = true;
+        let (module, _) = self.loaded.at.as_ref()?;
+        // At once: whoever ends meanwhile leaves the place to it.
+        module.want(&self.loaded);
         if self.loaded.is_there() {
             return None;
         }
-        self.loaded.state().engaging += 1;
-        let loaded = Arc::clone(&self.loaded);
-        Some(Box::pin(async move {
-            Arc::clone(&loaded).engage().await;
-            loaded.state().engaging -= 1;
-        }))
+        let way = OnTheWay::begin(&self.loaded);
+        Some(Box::pin(Arc::clone(&self.loaded).engage(way)))
     }
 
     fn dismiss(&self) {
@@ -363,8 +401,9 @@ impl Instance for KernelInstance {
         let (module, _) = self.loaded.at.as_ref()?;
         let waits = {
             let state = self.loaded.state();
-            state.wanted && state.waits && !state.closed && state.engaging == 0
+            state.waits && !state.closed && state.engaging == 0
         };
+        let waits = waits && module.wants(&self.loaded);
         if let Some(engaged) = waits.then(|| self.engage()).flatten() {
             tokio::spawn(engaged);
         }

@@ -163,16 +163,23 @@ impl Place<'_> {
         }
     }
 
-    /// Takes away what is in the place. Where that fails, it is watched no more all the same: the node is in order.
-    pub(super) fn clear(&mut self) -> Result<(), String> {
-        let active = self.active();
-        let gone = active.as_ref().map_or(Ok(()), |active| self.take_away(active));
-        self.record.active = None;
-        if let Some(active) = active.filter(|_| gone.is_err()) {
-            self.record.active = self.who_stays(&[&active]);
-        }
+    /// Takes a release away if it is in the place. Where that fails, it is watched no more all the same: the node is in
+    /// order.
+    pub(super) fn clear(&mut self, release: &str) -> Result<(), String> {
+        self.recover();
+        let gone = match self.active().filter(|active| active.release == release) {
+            Some(active) => {
+                let gone = self.take_away(&active);
+                self.record.active = match gone {
+                    Ok(()) => None,
+                    Err(_) => self.who_stays(&[&active]),
+                };
+                self.record.end();
+                gone
+            }
+            None => Ok(()),
+        };
         self.clear_leftovers();
-        self.record.end();
         let written = self.write();
         gone.and(written)
     }

@@ -1,10 +1,10 @@
 //! The ways of versions through a kernel that is a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ struct Fake {
     stalls: Mutex<Vec<String>>,
     /// Modules that somebody uses, whatever happens.
     held: Mutex<Vec<String>>,
+    /// Modules whose loads don't come back before they are let go on.
+    hangs: Mutex<BTreeSet<String>>,
+    goes_on: Condvar,
     /// Modules whose loads panic.
     panics: Mutex<Vec<String>>,
     calls: Mutex<Vec<String>>,
@@ -43,6 +46,8 @@ impl Fake {
             stalls: Mutex::default(),
             held: Mutex::default(),
             panics: Mutex::default(),
+            hangs: Mutex::default(),
+            goes_on: Condvar::new(),
             calls: Mutex::default(),
         });
         fake.set("/proc/sys/kernel/osrelease", RELEASE);
@@ -87,6 +92,16 @@ impl Fake {
         self.set(&format!("/sys/module/{GATE}/parameters/vacate"), "");
     }
 
+    /// The next loads of a module don't come back.
+    fn hang(&self, module: &str) {
+        self.hangs.lock().unwrap().insert(module.to_owned());
+    }
+
+    fn go_on(&self) {
+        self.hangs.lock().unwrap().clear();
+        self.goes_on.notify_all();
+    }
+
     fn refcnt(&self, module: &str, count: &str) {
         self.set(&format!("/sys/module/{module}/refcnt"), count);
     }
@@ -112,6 +127,7 @@ impl Fake {
         let gone = self.get(&vacate);
         if !gone.is_empty() {
             self.set(&vacate, "");
+            self.calls.lock().unwrap().push(format!("vacate {gone}"));
             self.set(&format!("/sys/module/{GATE}/parameters/active"), "");
             self.let_go(&gone);
         }
@@ -127,6 +143,12 @@ impl System for Fake {
             .lock()
             .unwrap()
             .push(format!("+{name} {parameters}").trim_end().to_owned());
+        let hangs = self.hangs.lock().unwrap();
+        drop(
+            self.goes_on
+                .wait_while(hangs, |hangs| hangs.contains(name))
+                .unwrap(),
+        );
         let panics = self.panics.lock().unwrap().iter().any(|panics| panics == name);
         assert!(!panics, "as a bug of the agent's would");
         if let Some(error) = self.errors.lock().unwrap().remove(name) {
@@ -644,6 +666,91 @@ async fn a_load_amid_which_the_agent_fails_is_a_failed_one() {
     engage(&one).await;
     is_well(&one);
     assert_eq!(node.fake.modules(), ["plain"]);
+}
+
+/// Another module's load that has the turn until it is let go on.
+async fn another_has_the_turn(node: &Node, version: &str) -> tokio::task::JoinHandle<()> {
+    node.fake.hang("other");
+    let other = node
+        .start(named("nic", artifact(version, "other", "", &[])))
+        .await
+        .unwrap();
+    let entering = tokio::spawn(other.engage().unwrap());
+    let begun = async {
+        while !node.fake.calls.lock().unwrap().contains(&"+other".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), begun)
+        .await
+        .unwrap();
+    node.fake.calls();
+    entering
+}
+
+#[tokio::test]
+async fn on_the_way_back_the_place_is_left_to_who_comes_back() {
+    let node = Node::new();
+    node.fake.with_gate();
+    let one = node.engaged(gated("1.0.0")).await;
+    let two = node.engaged(gated("1.1.0")).await;
+    let other = another_has_the_turn(&node, "1.0.0").await;
+    let back = one.engage().unwrap();
+    dismissed(&two).await;
+    assert!(node.fake.calls().is_empty(), "it stays until the other is there");
+    node.fake.go_on();
+    back.await;
+    other.await.unwrap();
+    is_well(&one);
+    assert_eq!(node.fake.calls(), ["+impl_1_0_0", "-impl_1_1_0"]);
+    // Where who comes back can't be put there, what was dismissed goes all the same.
+    let three = node.engaged(gated("1.2.0")).await;
+    node.fake.calls();
+    let other = another_has_the_turn(&node, "1.1.0").await;
+    let back = one.engage().unwrap();
+    dismissed(&three).await;
+    node.fake.fail("impl_1_0_0", libc::EINVAL);
+    node.fake.go_on();
+    back.await;
+    other.await.unwrap();
+    fails(&one, &["impl_1_0_0 1.0.0 could not be loaded"]);
+    assert_eq!(
+        node.fake.calls(),
+        ["+impl_1_0_0", "vacate impl_1_2_0", "-impl_1_2_0"]
+    );
+}
+
+#[tokio::test]
+async fn who_is_wanted_no_more_when_its_turn_comes_touches_nothing() {
+    let node = Node::new();
+    let one = node.engaged(plain("1.0.0")).await;
+    let two = node.start(plain("1.1.0")).await.unwrap();
+    let other = another_has_the_turn(&node, "1.0.0").await;
+    let late = two.engage().unwrap();
+    assert!(one.engage().is_none(), "it is there");
+    node.fake.go_on();
+    late.await;
+    other.await.unwrap();
+    is_well(&one);
+    assert!(node.fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_version_that_waits_for_another_module_does_not_come_over_who_is_wanted_by_then() {
+    let node = Node::new();
+    let one = node.engaged(gated("1.0.0")).await;
+    fails(&one, &["needs modules that are not loaded: gate"]);
+    let two = node.engaged(patch("1.1.0")).await;
+    is_well(&two);
+    node.fake.with_gate();
+    node.fake.calls();
+    for _ in 0..20 {
+        one.tally();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let three = node.engaged(patch("1.2.0")).await;
+    is_well(&three);
+    assert_eq!(node.fake.calls(), ["+patch_1_2_0", "-patch_1_1_0"]);
 }
 
 /// What a reboot leaves of a kernel.
