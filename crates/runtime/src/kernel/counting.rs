@@ -1,5 +1,7 @@
 //! What a version counts in files while it is in its place.
 
+use std::sync::Arc;
+
 use hotswap_package::{Counts, Kernel};
 
 use super::sysfs::Sysfs;
@@ -8,7 +10,7 @@ use crate::kind::Tally;
 /// A version's counters.
 #[derive(Debug)]
 pub(super) struct Counting {
-    files: Vec<(Counts, String)>,
+    files: Arc<[(Counts, String)]>,
     /// Where the numbers stood when it came to its place, while it is there.
     from: Option<Vec<u64>>,
     last: Vec<u64>,
@@ -19,7 +21,7 @@ pub(super) struct Counting {
 impl Counting {
     pub(super) fn new(kernel: &Kernel) -> Self {
         let files = kernel.counters.iter();
-        let files: Vec<_> = files
+        let files: Arc<[_]> = files
             .map(|counter| (counter.counts, kernel.path_of(&counter.file)))
             .collect();
         Self {
@@ -30,10 +32,9 @@ impl Counting {
         }
     }
 
-    /// What the files say; 0 for those that aren't there, as those of a module that isn't loaded.
-    pub(super) fn read(&self, sysfs: Sysfs<'_>) -> Vec<u64> {
-        let numbers = self.files.iter().map(|(_, file)| sysfs.number(file).unwrap_or(0));
-        numbers.map(|number| u64::try_from(number).unwrap_or(0)).collect()
+    /// What is counted in which file, to be read without holding on to the counters.
+    pub(super) fn files(&self) -> Arc<[(Counts, String)]> {
+        Arc::clone(&self.files)
     }
 
     /// It is in its place since the files said this.
@@ -45,26 +46,29 @@ impl Counting {
     /// It is in its place no more.
     pub(super) fn end(&mut self) {
         if let Some(from) = self.from.take() {
-            self.before = self.before.plus(self.tally(&from));
+            self.before = self.before.plus(self.since(&from));
         }
     }
 
-    /// What it counted in all.
-    pub(super) fn look(&mut self, sysfs: Sysfs<'_>) -> Tally {
+    /// The files say this now.
+    pub(super) fn saw(&mut self, now: Vec<u64>) {
         if self.from.is_some() {
-            let now = self.read(sysfs);
             // A number that shrank is another module's, or not there: what was counted before stays.
             for (last, now) in self.last.iter_mut().zip(now) {
                 *last = now.max(*last);
             }
         }
+    }
+
+    /// What it counted in all, when the files were read last.
+    pub(super) fn tally(&self) -> Tally {
         match &self.from {
-            Some(from) => self.before.plus(self.tally(from)),
+            Some(from) => self.before.plus(self.since(from)),
             None => self.before,
         }
     }
 
-    fn tally(&self, from: &[u64]) -> Tally {
+    fn since(&self, from: &[u64]) -> Tally {
         let mut tally = Tally::default();
         for (((counts, _), from), to) in self.files.iter().zip(from).zip(&self.last) {
             let count = to.saturating_sub(*from);
@@ -76,4 +80,10 @@ impl Counting {
         }
         tally
     }
+}
+
+/// What files say; 0 for those that aren't there, as those of a module that isn't loaded.
+pub(super) fn read(files: &[(Counts, String)], sysfs: Sysfs<'_>) -> Vec<u64> {
+    let numbers = files.iter().map(|(_, file)| sysfs.number(file).unwrap_or(0));
+    numbers.map(|number| u64::try_from(number).unwrap_or(0)).collect()
 }

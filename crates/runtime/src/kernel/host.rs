@@ -1,24 +1,23 @@
 //! The host: whether this machine can load modules, and the way from an artifact to a version.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hotswap_core::ids::Digest;
 use hotswap_package::{Kind, Manifest};
-use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::spawn_blocking;
 
 use super::blame::{RECORD, judge};
 use super::config::KernelHostConfig;
 use super::counting::Counting;
 use super::instance::{KernelInstance, Loaded, State};
+use super::module::{Module, Node};
 use super::object::{Inspected, inspect};
 use super::record::Record;
-use super::swap::{Place, Version};
+use super::swap::Version;
 use super::sysfs::Sysfs;
 use super::system::{Linux, System};
 use super::watchdog::Watchdog;
@@ -28,7 +27,6 @@ use crate::kind::{
 use crate::shared::Shared;
 
 const CAP_SYS_MODULE: u32 = 16;
-const FILE_EXTENSION: &str = "ko";
 
 /// Loads kernel modules. Cheap to clone; the clones are one host.
 #[derive(Clone, Debug)]
@@ -53,139 +51,10 @@ pub enum KernelHostError {
 #[derive(Debug)]
 struct HostShared {
     dir: Option<PathBuf>,
-    system: Arc<dyn System>,
-    boot: String,
-    release: String,
-    watchdog: Arc<Watchdog>,
-    /// Whose turn it is to load: one at a time, so that it is known who was if the node goes down.
-    turn: Arc<AsyncMutex<()>>,
+    node: Node,
     modules: Shared<String, Module>,
     /// The number of the node's newest load, once it was judged what other boots left.
     newest: Mutex<Option<Arc<AtomicU64>>>,
-}
-
-/// A module's files on the node, and its place in the kernel, shared by all its versions.
-#[derive(Debug)]
-pub(super) struct Module {
-    dir: PathBuf,
-    pub(super) system: Arc<dyn System>,
-    boot: String,
-    release: String,
-    pub(super) watchdog: Arc<Watchdog>,
-    newest: Arc<AtomicU64>,
-    pub(super) turn: Arc<AsyncMutex<()>>,
-    users: Mutex<Users>,
-    /// Who is to be in the place, also while somebody else is being put there.
-    wanted: Mutex<Weak<Loaded>>,
-}
-
-/// What is known of a module in this process.
-#[derive(Debug)]
-pub(super) struct Users {
-    pub(super) record: Record,
-    /// Who put or found what is in the place.
-    pub(super) active: Option<Arc<Loaded>>,
-    /// How often each version is loaded, by its release.
-    pub(super) loaded: BTreeMap<String, usize>,
-    /// Whether the watchdog was told of an attempt.
-    pub(super) watched: bool,
-    /// A release that was dismissed while somebody was on the way to its place.
-    pub(super) dismissed: Option<String>,
-}
-
-impl Module {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Users> {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Users>> {
-        match self.users.try_lock() {
-            Ok(users) => Some(users),
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-        }
-    }
-
-    fn wanted(&self) -> MutexGuard<'_, Weak<Loaded>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An instance is to be in the place from now on, and no other one.
-    pub(super) fn want(&self, loaded: &Arc<Loaded>) {
-        *self.wanted() = Arc::downgrade(loaded);
-    }
-
-    /// An instance ends.
-    pub(super) fn want_no_more(&self, loaded: &Loaded) {
-        let mut wanted = self.wanted();
-        if std::ptr::eq(wanted.as_ptr(), loaded) {
-            *wanted = Weak::new();
-        }
-    }
-
-    /// Whether it is this instance that is to be in the place.
-    pub(super) fn wants(&self, loaded: &Loaded) -> bool {
-        std::ptr::eq(self.wanted().as_ptr(), loaded)
-    }
-
-    /// Whether who is to be in the place is on the way there.
-    pub(super) fn is_awaiting(&self) -> bool {
-        let wanted = self.wanted().upgrade();
-        wanted.is_some_and(|wanted| wanted.is_on_its_way())
-    }
-
-    /// Works on the module's place.
-    pub(super) fn at<T>(&self, record: &mut Record, work: impl FnOnce(&mut Place<'_>) -> T) -> T {
-        work(&mut Place {
-            system: &*self.system,
-            record,
-            path: &self.dir.join(RECORD),
-            boot: &self.boot,
-            release: &self.release,
-            next_number: &|| self.newest.fetch_add(1, Ordering::Relaxed) + 1,
-        })
-    }
-
-    pub(super) fn sysfs(&self) -> Sysfs<'_> {
-        Sysfs(&*self.system)
-    }
-
-    /// The module's name on the node.
-    pub(super) fn name(&self) -> &str {
-        self.dir
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default()
-    }
-
-    pub(super) fn release(&self) -> &str {
-        &self.release
-    }
-
-    fn file(&self, release: &str) -> PathBuf {
-        self.dir.join(format!("{release}.{FILE_EXTENSION}"))
-    }
-
-    /// Removes files of versions that nobody uses any more.
-    pub(super) fn sweep(&self, users: &Users) {
-        let active = users.record.active.as_ref().map(|active| active.release.as_str());
-        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let release = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            let is_file = path
-                .extension()
-                .is_some_and(|extension| extension == FILE_EXTENSION);
-            let Some(release) = release.filter(|_| is_file) else {
-                continue;
-            };
-            if active != Some(&release)
-                && !users.loaded.contains_key(&release)
-                && let Err(error) = fs::remove_file(&path)
-            {
-                tracing::warn!(%error, path = %path.display(), "a version's file could not be removed");
-            }
-        }
-    }
 }
 
 impl KernelHost {
@@ -209,12 +78,15 @@ impl KernelHost {
         let boot = sysfs.boot().map_err(KernelHostError::NoKernel)?;
         Ok(Self {
             shared: Arc::new(HostShared {
-                watchdog: Arc::new(Watchdog::new(config.watchdog.as_deref())),
                 dir: config.dir,
-                system,
-                boot,
-                release,
-                turn: Arc::default(),
+                node: Node {
+                    watchdog: Arc::new(Watchdog::new(config.watchdog.as_deref())),
+                    system,
+                    boot,
+                    release,
+                    turn: Arc::default(),
+                    watched: Arc::default(),
+                },
                 modules: Shared::default(),
                 newest: Mutex::default(),
             }),
@@ -229,7 +101,7 @@ impl HostShared {
         if let Some(newest) = &*newest {
             return Ok(Arc::clone(newest));
         }
-        let judged = judge(dir, &self.boot, &self.release)?;
+        let judged = judge(dir, &self.node.boot, &self.node.release)?;
         Ok(Arc::clone(newest.insert(Arc::new(AtomicU64::new(judged)))))
     }
 
@@ -237,24 +109,8 @@ impl HostShared {
         let newest = self.newest(dir)?;
         self.modules.get_or_make(name.to_owned(), || {
             let dir = dir.join(name);
-            let record = Record::read(&dir.join(RECORD), &self.boot)?;
-            Ok(Module {
-                dir,
-                system: Arc::clone(&self.system),
-                boot: self.boot.clone(),
-                release: self.release.clone(),
-                watchdog: Arc::clone(&self.watchdog),
-                newest,
-                turn: Arc::clone(&self.turn),
-                users: Mutex::new(Users {
-                    record,
-                    active: None,
-                    loaded: BTreeMap::new(),
-                    watched: false,
-                    dismissed: None,
-                }),
-                wanted: Mutex::default(),
-            })
+            let record = Record::read(&dir.join(RECORD), &self.node.boot)?;
+            Ok(Module::new(dir, self.node.clone(), newest, record))
         })
     }
 }
@@ -272,7 +128,7 @@ impl Runtime for KernelHost {
                 inspect(&artifact.manifest, &artifact.content).map_err(PrepareError::WrongFormat)?;
             if shared.dir.is_some() {
                 inspected
-                    .for_kernel(&shared.release)
+                    .for_kernel(&shared.node.release)
                     .map_err(PrepareError::WrongFormat)?;
             }
             Ok(Arc::new(PreparedKernel {
@@ -306,14 +162,14 @@ impl PreparedKernel {
             None => None,
             Some(dir) => {
                 let shared = &self.shared;
-                let build = self.inspected.for_kernel(&shared.release).map_err(failed)?;
+                let build = self.inspected.for_kernel(&shared.node.release).map_err(failed)?;
                 let module = shared.module(dir, manifest.name.as_str()).map_err(|error| {
                     failed(format!(
                         "what is remembered of earlier loads can't be read: {error}"
                     ))
                 })?;
                 let release = digest.hex();
-                let mut users = module.lock();
+                let mut users = module.lock().map_err(failed)?;
                 let file = module.file(&release);
                 fs::create_dir_all(&module.dir)
                     .and_then(|()| fs::write(&file, &build.file))

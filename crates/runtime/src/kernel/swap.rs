@@ -7,8 +7,16 @@ use std::time::Duration;
 use hotswap_package::{Kernel, Style};
 
 use super::record::{Active, Attempt, Record};
-use super::sysfs::{Sysfs, has_died, tainted_since};
+use super::sysfs::{Sysfs, tainted_since};
 use super::system::System;
+
+/// How many of its deadlines a version may take that is put in its place: its load, its transition, the reversal or its
+/// checks, and, where it fails, being disabled and unloaded.
+const OWN_TERMS: u32 = 5;
+/// And one that is there before: being disabled, unloaded, and, where the other one fails, loaded again.
+const OTHER_TERMS: u32 = 3;
+/// How much longer than that it may take before it counts as one that hangs.
+pub(super) const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// A version as it is loaded.
 #[derive(Clone, Debug)]
@@ -94,6 +102,20 @@ impl Place<'_> {
             .filter(|active| self.sysfs().is_loaded(&active.module))
     }
 
+    /// How long it may take to put a version in the place.
+    pub(super) fn patience(&self, next: &Version) -> Duration {
+        next.kernel.deadline.get() * OWN_TERMS + self.patience_to_clear()
+    }
+
+    /// How long it may take to take away whatever is there, and to bring it back.
+    pub(super) fn patience_to_clear(&self) -> Duration {
+        let there = self.record.active.iter().chain(self.record.unheard());
+        let terms = there
+            .chain(self.record.leftovers())
+            .map(|version| Duration::from_millis(version.deadline_ms) * OTHER_TERMS);
+        terms.sum::<Duration>() + HANGS_AFTER
+    }
+
     /// Puts a version in the place, and says how it came there with what the kernel's taint is since.
     pub(super) fn put(&mut self, next: &Version) -> Result<(Came, String), NotPut> {
         self.recover();
@@ -105,7 +127,7 @@ impl Place<'_> {
             return Ok((Came::WasThere, "nothing was loaded".to_owned()));
         }
         let beside = self.look(next, former.as_ref())?;
-        let taint = self.sysfs().taint();
+        let (taint, oopses) = (self.sysfs().taint(), self.sysfs().oopses());
         let open = self.record.attempt();
         let number = (self.next_number)();
         self.record
@@ -127,7 +149,7 @@ impl Place<'_> {
                 Ok((came, tainted_since(taint, since)))
             }
             Err(undone) => {
-                let oopsed = if has_died(taint, since) {
+                let oopsed = if self.sysfs().oopses().are_more_than(oopses) {
                     "; the kernel oopsed, see its log"
                 } else {
                     ""

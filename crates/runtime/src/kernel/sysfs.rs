@@ -1,7 +1,7 @@
 //! What the kernel says of its modules.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 
 use hotswap_package::{FileCheck, Kernel};
 
@@ -9,6 +9,8 @@ use super::system::System;
 
 /// Most of a file that is looked at, in characters.
 const LINE_LEN_MAX: usize = 200;
+/// Most of a file that is read, in bytes: one that never ends is a module's own doing.
+const FILE_BYTES_MAX: u64 = 4096;
 /// The bit of the kernel's taint that says that it oopsed.
 const DIED: u64 = 1 << 7;
 /// Why a kernel is tainted, by bit: what concerns modules.
@@ -31,7 +33,11 @@ pub(super) struct Sysfs<'a>(pub(super) &'a dyn System);
 impl Sysfs<'_> {
     /// A file's first line.
     pub(super) fn line(self, path: &str) -> io::Result<String> {
-        let text = fs::read_to_string(self.0.path(path))?;
+        let mut text = Vec::new();
+        File::open(self.0.path(path))?
+            .take(FILE_BYTES_MAX)
+            .read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
         let line = text.lines().next().unwrap_or_default().trim_end();
         Ok(line.chars().take(LINE_LEN_MAX).collect())
     }
@@ -99,6 +105,14 @@ impl Sysfs<'_> {
         u64::try_from(taint).unwrap_or(0)
     }
 
+    /// How often the kernel has oopsed.
+    pub(super) fn oopses(self) -> Oopses {
+        Oopses {
+            count: self.number("/sys/kernel/oops_count").ok(),
+            has_died: self.taint() & DIED != 0,
+        }
+    }
+
     /// Whether a livepatch is on, if it is loaded.
     pub(super) fn patches(self, module: &str) -> Option<bool> {
         let enabled = self.line(&format!("/sys/kernel/livepatch/{module}/enabled"));
@@ -163,7 +177,20 @@ pub(super) fn tainted_since(before: u64, now: u64) -> String {
     format!("the kernel is tainted by {} now", named.join(", "))
 }
 
-/// Whether the kernel oopsed between two taints.
-pub(super) fn has_died(before: u64, now: u64) -> bool {
-    now & !before & DIED != 0
+/// How often the kernel has oopsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Oopses {
+    /// Kernels before 6.2 don't count.
+    count: Option<i64>,
+    has_died: bool,
+}
+
+impl Oopses {
+    /// Whether there were some after an earlier moment; without a count only the first one of a boot is seen.
+    pub(super) fn are_more_than(self, before: Self) -> bool {
+        match (self.count, before.count) {
+            (Some(now), Some(before)) => now > before,
+            _ => self.has_died && !before.has_died,
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hotswap_core::ids::Digest;
@@ -14,6 +14,8 @@ use hotswap_package::Manifest;
 use super::config::KernelHostConfig;
 use super::host::KernelHost;
 use super::object::inspect;
+use super::record::{Active, Record};
+use super::swap::{Place, Version};
 use super::system::System;
 use crate::kind::{Artifact, Instance, Launch, Prepared, Readiness, Runtime as _};
 
@@ -342,32 +344,42 @@ async fn engage(instance: &Arc<dyn Instance>) {
     }
 }
 
-#[track_caller]
-fn is_well(instance: &Arc<dyn Instance>) {
-    instance.tally();
-    assert_eq!(instance.readiness(), Readiness::Ready);
-}
-
-/// Waits for what is tried again beside everything else.
-async fn eventually_well(instance: &Arc<dyn Instance>) {
-    let well = async {
-        while instance.readiness() != Readiness::Ready {
+/// What is looked at beside everything else comes to this.
+async fn eventually(instance: &Arc<dyn Instance>, is: impl Fn(&Readiness) -> bool) {
+    let comes = async {
+        loop {
             instance.tally();
+            if is(&instance.readiness()) {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), well).await.unwrap();
+    let came = tokio::time::timeout(Duration::from_secs(30), comes).await;
+    assert!(came.is_ok(), "it is {:?}", instance.readiness());
 }
 
-#[track_caller]
-fn fails(instance: &Arc<dyn Instance>, because: &[&str]) {
-    instance.tally();
-    let Readiness::Failing(reason) = instance.readiness() else {
-        panic!("it is {:?}", instance.readiness());
+async fn is_well(instance: &Arc<dyn Instance>) {
+    eventually(instance, |readiness| *readiness == Readiness::Ready).await;
+}
+
+async fn fails(instance: &Arc<dyn Instance>, because: &[&str]) {
+    eventually(instance, |readiness| match readiness {
+        Readiness::Failing(reason) => because.iter().all(|part| reason.contains(part)),
+        _ => false,
+    })
+    .await;
+}
+
+async fn counts(instance: &Arc<dyn Instance>, requests: u64) {
+    let counted = async {
+        while instance.tally().unwrap().requests != requests {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     };
-    for part in because {
-        assert!(reason.contains(part), "no {part:?} in {reason:?}");
-    }
+    tokio::time::timeout(Duration::from_secs(30), counted)
+        .await
+        .unwrap();
 }
 
 async fn dismissed(instance: &Arc<dyn Instance>) {
@@ -379,12 +391,12 @@ async fn dismissed(instance: &Arc<dyn Instance>) {
 async fn a_plain_version_goes_before_the_next_one_comes_and_back_where_it_fails() {
     let node = Node::new();
     let one = node.engaged(plain("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     assert_eq!(node.fake.calls(), ["+plain v=1.0.0"]);
     node.fake.set("/sys/module/plain/parameters/requests", "5");
-    assert_eq!(one.tally().unwrap().requests, 5);
+    counts(&one, 5).await;
     let two = node.engaged(plain("1.1.0")).await;
-    is_well(&two);
+    is_well(&two).await;
     assert_eq!(node.fake.calls(), ["-plain", "+plain v=1.1.0"]);
     assert_eq!(
         one.tally().unwrap().requests,
@@ -401,16 +413,17 @@ async fn a_plain_version_goes_before_the_next_one_comes_and_back_where_it_fails(
             "loads only modules with a signature",
             "1.1.0 is loaded again",
         ],
-    );
+    )
+    .await;
     assert_eq!(node.fake.calls(), ["-plain", "+plain v=1.2.0", "+plain v=1.1.0"]);
     engage(&two).await;
-    is_well(&two);
+    is_well(&two).await;
     assert!(node.fake.calls().is_empty(), "it is there");
 
     node.fake.refcnt("plain", "2");
     node.fake.set("/sys/module/plain/holders/user_of_it/x", "");
     let four = node.engaged(plain("1.3.0")).await;
-    fails(&four, &["1.1.0 is in use", "2 use(s), of modules user_of_it"]);
+    fails(&four, &["1.1.0 is in use", "2 use(s), of modules user_of_it"]).await;
     assert!(node.fake.calls().is_empty(), "nothing was touched");
     node.fake.refcnt("plain", "0");
     for instance in [&four, &three, &one] {
@@ -425,14 +438,14 @@ async fn a_plain_version_goes_before_the_next_one_comes_and_back_where_it_fails(
 async fn behind_a_gate_the_next_one_comes_first_and_back_the_former_takes_its_place_again() {
     let node = Node::new();
     let one = node.engaged(gated("1.0.0")).await;
-    fails(&one, &["needs modules that are not loaded: gate"]);
+    fails(&one, &["needs modules that are not loaded: gate"]).await;
     node.fake.with_gate();
-    eventually_well(&one).await;
+    is_well(&one).await;
     let two = node.engaged(gated("1.1.0")).await;
-    is_well(&two);
+    is_well(&two).await;
     assert_eq!(node.fake.calls(), ["+impl_1_0_0", "+impl_1_1_0", "-impl_1_0_0"]);
     engage(&one).await;
-    is_well(&one);
+    is_well(&one).await;
     assert_eq!(node.fake.calls(), ["+impl_1_0_0", "-impl_1_1_0"]);
 
     let check =
@@ -447,7 +460,8 @@ async fn behind_a_gate_the_next_one_comes_first_and_back_the_former_takes_its_pl
             "impl_ill 1.2.0 was loaded, and",
             "says 0; it should be at least 1",
         ],
-    );
+    )
+    .await;
     assert_eq!(
         node.fake.calls(),
         ["+impl_ill", "-impl_1_0_0", "+impl_1_0_0", "-impl_ill"],
@@ -461,7 +475,7 @@ async fn behind_a_gate_the_next_one_comes_first_and_back_the_former_takes_its_pl
             &[],
         ))
         .await;
-    fails(&same, &["each needs a name of its own"]);
+    fails(&same, &["each needs a name of its own"]).await;
     dismissed(&one).await;
     assert_eq!(node.fake.modules(), [GATE], "the gate let go of it");
 }
@@ -470,7 +484,7 @@ async fn behind_a_gate_the_next_one_comes_first_and_back_the_former_takes_its_pl
 async fn a_livepatch_that_stalls_is_reversed_and_one_that_somebody_disables_is_told() {
     let node = Node::new();
     let one = node.engaged(patch("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     node.fake.stalls.lock().unwrap().push("patch_1_1_0".to_owned());
     let two = node.engaged(patch("1.1.0")).await;
     fails(
@@ -480,13 +494,14 @@ async fn a_livepatch_that_stalls_is_reversed_and_one_that_somebody_disables_is_t
             "held up by sleeper (7)",
             "it was reversed within",
         ],
-    );
+    )
+    .await;
     assert_eq!(node.fake.modules(), ["patch_1_0_0"]);
     let three = node.engaged(patch("1.2.0")).await;
-    is_well(&three);
+    is_well(&three).await;
     assert_eq!(node.fake.modules(), ["patch_1_2_0"]);
     node.fake.set("/sys/kernel/livepatch/patch_1_2_0/enabled", "0");
-    fails(&three, &["somebody disabled it"]);
+    fails(&three, &["somebody disabled it"]).await;
     dismissed(&three).await;
     assert!(node.fake.modules().is_empty());
 }
@@ -496,17 +511,17 @@ async fn what_is_loaded_outlives_the_agent_and_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let before = Node::boot(dir.path(), "a");
     let one = before.engaged(plain("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     one.close(Duration::ZERO).await;
     let after = Node::boot(dir.path(), "a");
     let again = after.engaged(plain("1.0.0")).await;
-    is_well(&again);
+    is_well(&again).await;
     assert!(after.fake.calls().is_empty());
     // Somebody else's module of that name is not ours to unload.
     let other = Node::new();
     other.fake.refcnt("plain", "0");
     let one = other.engaged(plain("1.0.0")).await;
-    fails(&one, &["loaded already, and not by Hotswap"]);
+    fails(&one, &["loaded already, and not by Hotswap"]).await;
     assert!(other.fake.calls().is_empty());
 }
 
@@ -521,7 +536,7 @@ async fn a_load_that_was_interrupted_and_is_found_in_place_is_noted_and_watched(
     let dir = tempfile::tempdir().unwrap();
     let before = Node::boot(dir.path(), "a");
     let one = before.engaged(plain("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     let mut killed = record(&dir);
     assert_eq!(killed["attempt"]["label"], "1.0.0");
     killed["active"] = serde_json::Value::Null;
@@ -529,7 +544,7 @@ async fn a_load_that_was_interrupted_and_is_found_in_place_is_noted_and_watched(
     drop((one, before));
     let after = Node::boot(dir.path(), "a");
     let back = after.engaged(plain("1.0.0")).await;
-    is_well(&back);
+    is_well(&back).await;
     assert!(after.fake.calls().is_empty(), "it is there");
     let noted = record(&dir);
     assert_eq!(noted["active"]["label"], "1.0.0", "its load was heard of");
@@ -539,7 +554,7 @@ async fn a_load_that_was_interrupted_and_is_found_in_place_is_noted_and_watched(
     assert!(record(&dir)["attempt"].is_null());
     unload_all(&dir);
     let rebooted = Node::boot(dir.path(), "b");
-    is_well(&rebooted.engaged(plain("1.0.0")).await);
+    is_well(&rebooted.engaged(plain("1.0.0")).await).await;
 }
 
 #[tokio::test]
@@ -548,7 +563,7 @@ async fn a_load_that_was_interrupted_and_came_to_nothing_is_noted_as_over() {
     let before = Node::boot(dir.path(), "a");
     before.fake.with_gate();
     let one = before.engaged(gated("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     let mut killed = record(&dir);
     killed["attempt"]["release"] = "another".into();
     killed["attempt"]["module"] = "impl_1_1_0".into();
@@ -558,7 +573,7 @@ async fn a_load_that_was_interrupted_and_came_to_nothing_is_noted_as_over() {
     fs::write(dir.path().join("kernel/filter/record.json"), killed.to_string()).unwrap();
     drop((one, before));
     let after = Node::boot(dir.path(), "a");
-    is_well(&after.engaged(gated("1.0.0")).await);
+    is_well(&after.engaged(gated("1.0.0")).await).await;
     assert!(
         record(&dir)["attempt"].is_null(),
         "what has stood is not watched again"
@@ -574,11 +589,11 @@ async fn a_version_is_watched_again_after_its_agent_was_started_again_before_it_
     assert!(record(&dir)["attempt"].is_null());
     drop((one, before));
     let after = Node::boot(dir.path(), "a");
-    is_well(&after.engaged(plain("1.0.0")).await);
+    is_well(&after.engaged(plain("1.0.0")).await).await;
     drop(after);
     unload_all(&dir);
     let rebooted = Node::boot(dir.path(), "b");
-    fails(&rebooted.engaged(plain("1.0.0")).await, &["the node went down"]);
+    fails(&rebooted.engaged(plain("1.0.0")).await, &["the node went down"]).await;
 }
 
 #[tokio::test]
@@ -589,14 +604,14 @@ async fn a_swap_that_failed_leaves_the_former_version_watched() {
     let open = record(&dir)["attempt"].clone();
     node.fake.fail("plain", libc::EINVAL);
     let two = node.engaged(plain("1.1.0")).await;
-    fails(&two, &["1.0.0 is loaded again"]);
+    fails(&two, &["1.0.0 is loaded again"]).await;
     assert_eq!(record(&dir)["attempt"], open);
-    is_well(&one);
+    is_well(&one).await;
     // Nothing could be written before, either.
     let part = dir.path().join("kernel/filter/record.part");
     fs::create_dir(&part).unwrap();
     let three = node.engaged(plain("1.2.0")).await;
-    fails(&three, &["record.json can't be written"]);
+    fails(&three, &["record.json can't be written"]).await;
     fs::remove_dir(&part).unwrap();
     assert_eq!(record(&dir)["attempt"], open);
 }
@@ -608,12 +623,12 @@ async fn a_candidate_that_cannot_be_unloaded_is_known_to_be_in_the_place() {
     let check = "[[kernel.checks]]\nfile = \"parameters/requests\"\nat-least = 1";
     node.fake.held.lock().unwrap().push("plain".to_owned());
     let two = node.engaged(artifact("1.1.0", "plain", check, &[])).await;
-    fails(&two, &["says 0; it should be at least 1", "1.0.0 is missing"]);
+    fails(&two, &["says 0; it should be at least 1", "1.0.0 is missing"]).await;
     node.fake.held.lock().unwrap().clear();
     node.fake.refcnt("plain", "0");
     node.fake.calls();
     engage(&one).await;
-    is_well(&one);
+    is_well(&one).await;
     assert_eq!(
         node.fake.calls(),
         ["-plain", "+plain v=1.0.0"],
@@ -638,21 +653,22 @@ async fn an_ill_candidate_leaves_the_gate_though_the_former_version_can_not_come
             "says 0; it should be at least 1",
             "impl_1_0_0 1.0.0 can't be unloaded",
         ],
-    );
+    )
+    .await;
     assert_eq!(node.fake.modules(), [GATE, "impl_1_0_0"]);
     assert_eq!(node.fake.get("/sys/module/gate/parameters/active"), "");
     let three = node.engaged(gated("1.0.0")).await;
-    fails(&three, &["still loaded from an earlier swap", "1.0.0"]);
+    fails(&three, &["still loaded from an earlier swap", "1.0.0"]).await;
     node.fake.held.lock().unwrap().clear();
     node.fake.refcnt("impl_1_0_0", "0");
     node.fake.calls();
     engage(&one).await;
-    is_well(&one);
+    is_well(&one).await;
     assert_eq!(node.fake.calls(), ["-impl_1_0_0", "+impl_1_0_0"]);
     node.fake.set("/sys/module/gate/parameters/vacate", "impl_1_0_0");
-    fails(&one, &["not at the gate gate any more"]);
+    fails(&one, &["not at the gate gate any more"]).await;
     engage(&one).await;
-    is_well(&one);
+    is_well(&one).await;
 }
 
 #[tokio::test]
@@ -661,10 +677,10 @@ async fn a_load_amid_which_the_agent_fails_is_a_failed_one() {
     let one = node.engaged(plain("1.0.0")).await;
     node.fake.panics.lock().unwrap().push("plain".to_owned());
     let two = node.engaged(plain("1.1.0")).await;
-    fails(&two, &["the agent failed amid its load"]);
+    fails(&two, &["the agent failed amid its load"]).await;
     node.fake.panics.lock().unwrap().clear();
     engage(&one).await;
-    is_well(&one);
+    is_well(&one).await;
     assert_eq!(node.fake.modules(), ["plain"]);
 }
 
@@ -701,7 +717,7 @@ async fn on_the_way_back_the_place_is_left_to_who_comes_back() {
     node.fake.go_on();
     back.await;
     other.await.unwrap();
-    is_well(&one);
+    is_well(&one).await;
     assert_eq!(node.fake.calls(), ["+impl_1_0_0", "-impl_1_1_0"]);
     // Where who comes back can't be put there, what was dismissed goes all the same.
     let three = node.engaged(gated("1.2.0")).await;
@@ -713,7 +729,7 @@ async fn on_the_way_back_the_place_is_left_to_who_comes_back() {
     node.fake.go_on();
     back.await;
     other.await.unwrap();
-    fails(&one, &["impl_1_0_0 1.0.0 could not be loaded"]);
+    fails(&one, &["impl_1_0_0 1.0.0 could not be loaded"]).await;
     assert_eq!(
         node.fake.calls(),
         ["+impl_1_0_0", "vacate impl_1_2_0", "-impl_1_2_0"]
@@ -731,7 +747,7 @@ async fn who_is_wanted_no_more_when_its_turn_comes_touches_nothing() {
     node.fake.go_on();
     late.await;
     other.await.unwrap();
-    is_well(&one);
+    is_well(&one).await;
     assert!(node.fake.calls().is_empty());
 }
 
@@ -739,9 +755,9 @@ async fn who_is_wanted_no_more_when_its_turn_comes_touches_nothing() {
 async fn a_version_that_waits_for_another_module_does_not_come_over_who_is_wanted_by_then() {
     let node = Node::new();
     let one = node.engaged(gated("1.0.0")).await;
-    fails(&one, &["needs modules that are not loaded: gate"]);
+    fails(&one, &["needs modules that are not loaded: gate"]).await;
     let two = node.engaged(patch("1.1.0")).await;
-    is_well(&two);
+    is_well(&two).await;
     node.fake.with_gate();
     node.fake.calls();
     for _ in 0..20 {
@@ -749,7 +765,7 @@ async fn a_version_that_waits_for_another_module_does_not_come_over_who_is_wante
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let three = node.engaged(patch("1.2.0")).await;
-    is_well(&three);
+    is_well(&three).await;
     assert_eq!(node.fake.calls(), ["+patch_1_2_0", "-patch_1_1_0"]);
 }
 
@@ -763,24 +779,24 @@ async fn a_version_with_which_the_node_went_down_starts_and_is_not_loaded_again(
     let dir = tempfile::tempdir().unwrap();
     let before = Node::boot(dir.path(), "a");
     let one = before.engaged(plain("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     dismissed(&one).await;
     let two = before.engaged(plain("1.1.0")).await;
-    is_well(&two);
+    is_well(&two).await;
     drop((two, before));
     unload_all(&dir);
     let after = Node::boot(dir.path(), "b");
     let base = after.engaged(plain("1.0.0")).await;
-    is_well(&base);
+    is_well(&base).await;
     let refused = after.engaged(plain("1.1.0")).await;
-    fails(&refused, &["the node went down while 1.1.0 was being loaded"]);
+    fails(&refused, &["the node went down while 1.1.0 was being loaded"]).await;
     assert_eq!(
         after.fake.calls(),
         ["+plain v=1.0.0"],
         "nothing was touched for it"
     );
     engage(&base).await;
-    is_well(&base);
+    is_well(&base).await;
     assert!(after.fake.calls().is_empty(), "it is there");
 }
 
@@ -789,15 +805,15 @@ async fn of_two_modules_that_were_watched_the_newer_one_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let before = Node::boot(dir.path(), "a");
     before.fake.with_gate();
-    is_well(&before.engaged(gated("1.0.0")).await);
+    is_well(&before.engaged(gated("1.0.0")).await).await;
     let other = || named("nic", plain("1.0.0"));
-    is_well(&before.engaged(other()).await);
+    is_well(&before.engaged(other()).await).await;
     drop(before);
     unload_all(&dir);
     let after = Node::boot(dir.path(), "b");
     after.fake.with_gate();
-    is_well(&after.engaged(gated("1.0.0")).await);
-    fails(&after.engaged(other()).await, &["the node went down"]);
+    is_well(&after.engaged(gated("1.0.0")).await).await;
+    fails(&after.engaged(other()).await, &["the node went down"]).await;
 }
 
 #[tokio::test]
@@ -806,10 +822,10 @@ async fn an_agent_that_was_killed_in_a_swap_leaves_what_its_successor_makes_sure
     let before = Node::boot(dir.path(), "a");
     before.fake.with_gate();
     let one = before.engaged(gated("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     let record = fs::read_to_string(dir.path().join("kernel/filter/record.json")).unwrap();
     let two = before.engaged(gated("1.1.0")).await;
-    is_well(&two);
+    is_well(&two).await;
     // As if it had been killed when both were loaded: the former one is remembered, and the next one begun.
     let begun = fs::read_to_string(dir.path().join("kernel/filter/record.json")).unwrap();
     let mut of_kill: serde_json::Value = serde_json::from_str(&record).unwrap();
@@ -820,7 +836,7 @@ async fn an_agent_that_was_killed_in_a_swap_leaves_what_its_successor_makes_sure
     drop((one, two));
     let after = Node::boot(dir.path(), "a");
     let back = after.engaged(gated("1.0.0")).await;
-    is_well(&back);
+    is_well(&back).await;
     assert_eq!(after.fake.modules(), [GATE, "impl_1_0_0"]);
 }
 
@@ -829,13 +845,184 @@ async fn an_oops_while_it_is_there_is_held_against_it() {
     let node = Node::new();
     node.fake.set("/proc/sys/kernel/tainted", "4096");
     let one = node.engaged(plain("1.0.0")).await;
-    is_well(&one);
+    is_well(&one).await;
     node.fake.set("/proc/sys/kernel/tainted", "4224");
-    fails(&one, &["the kernel oopsed"]);
+    fails(&one, &["the kernel oopsed"]).await;
     // Replaced, it is a file that may come again.
     let two = node.engaged(plain("1.1.0")).await;
-    is_well(&two);
-    is_well(&one);
+    is_well(&two).await;
+    is_well(&one).await;
+}
+
+#[tokio::test]
+async fn each_oops_is_held_against_the_newest_load_that_is_watched_and_no_other() {
+    let node = Node::new();
+    node.fake.set("/sys/kernel/oops_count", "3");
+    node.fake.set("/proc/sys/kernel/tainted", "128");
+    let nic = |version: &str| named("nic", artifact(version, "nic", "", &[]));
+    let one = node.engaged(plain("1.0.0")).await;
+    let other = node.engaged(nic("1.0.0")).await;
+    is_well(&other).await;
+    node.fake.set("/sys/kernel/oops_count", "4");
+    fails(&other, &["the kernel oopsed"]).await;
+    looked_at(&node, &one).await;
+    is_well(&one).await;
+    assert_eq!(one.complaint(), None, "a newer one answers for it");
+    dismissed(&other).await;
+    looked_at(&node, &one).await;
+    is_well(&one).await;
+    node.fake.set("/sys/kernel/oops_count", "5");
+    fails(&one, &["the kernel oopsed"]).await;
+}
+
+#[tokio::test]
+async fn an_oops_is_held_against_what_has_stood_only_while_it_is_on_trial() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Node::boot(dir.path(), "a");
+    let one = before.engaged(plain("1.0.0")).await;
+    let mut stood = record(&dir);
+    stood["known"] = serde_json::json!([
+        {"release": stood["active"]["release"], "kernel": RELEASE, "stood": true, "downs": 0}
+    ]);
+    one.close(Duration::ZERO).await;
+    drop((one, before));
+    stood["attempt"] = serde_json::Value::Null;
+    fs::write(dir.path().join("kernel/filter/record.json"), stood.to_string()).unwrap();
+    let node = Node::boot(dir.path(), "a");
+    let one = node.engaged(plain("1.0.0")).await;
+    node.fake.set("/proc/sys/kernel/tainted", "128");
+    looked_at(&node, &one).await;
+    assert_eq!(one.readiness(), Readiness::Ready);
+    assert!(one.complaint().unwrap().contains("the kernel oopsed"));
+}
+
+/// Waits until a version was looked at from beginning to end.
+async fn looked_at(node: &Node, instance: &Arc<dyn Instance>) {
+    let file = "/sys/module/plain/parameters/requests";
+    let counted = node.fake.get(file).parse::<u64>().unwrap() + 1;
+    node.fake.set(file, &counted.to_string());
+    counts(instance, counted).await;
+}
+
+#[tokio::test]
+async fn a_module_whose_files_never_answer_is_told_and_holds_nobody_up() {
+    let node = Node::new();
+    let one = node.engaged(plain("1.0.0")).await;
+    looked_at(&node, &one).await;
+    let file = node.fake.root.join("sys/module/plain/parameters/requests");
+    // One that never ends is read no further than it needs to be.
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    one.tally();
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "3").unwrap();
+    looked_at(&node, &one).await;
+    // Whoever opens this to read waits for somebody who writes.
+    fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    fails(&one, &["its files don't answer"]).await;
+    fs::write(&file, "9").unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "10").unwrap();
+    is_well(&one).await;
+    looked_at(&node, &one).await;
+}
+
+#[tokio::test]
+async fn checks_share_one_deadline_and_patience_is_enough_for_who_was_there() {
+    let node = Node::new();
+    let check = "[[kernel.checks]]\nfile = \"parameters/requests\"\nat-least = 1\n".repeat(16);
+    let begun = Instant::now();
+    let ill = node.engaged(artifact("1.0.0", "plain", &check, &[])).await;
+    let took = begun.elapsed();
+    fails(&ill, &["says 0; it should be at least 1"]).await;
+    assert!(
+        took < Duration::from_millis(1500),
+        "16 deadlines of 100 ms, one after the other: {took:?}"
+    );
+
+    let manifest = plain("1.1.0").manifest;
+    let next = Version {
+        release: "r2".to_owned(),
+        label: "1.1.0".to_owned(),
+        kernel: manifest.kernel.clone().unwrap(),
+        file: PathBuf::from("r2.ko"),
+        depends: Vec::new(),
+    };
+    let mut former = next.as_active("a");
+    (former.release, former.deadline_ms) = ("r1".to_owned(), 30_000);
+    let mut record = Record::default();
+    let mut patience = |former: Option<Active>| {
+        record.active = former;
+        let place = Place {
+            system: &*node.fake,
+            record: &mut record,
+            path: Path::new("record.json"),
+            boot: "a",
+            release: RELEASE,
+            next_number: &|| 1,
+        };
+        place.patience(&next)
+    };
+    assert!(patience(None) < Duration::from_secs(3));
+    // Disabled, unloaded, loaded again.
+    assert!(patience(Some(former)) > Duration::from_secs(90));
+}
+
+#[tokio::test]
+async fn whoever_needs_a_module_whose_load_hangs_is_told_at_once() {
+    let node = Node::new();
+    let one = node.engaged(plain("1.0.0")).await;
+    let two = node.start(plain("1.1.0")).await.unwrap();
+    node.fake.hang("plain");
+    engage(&two).await;
+    let hangs = "the kernel has been loading for more than 2 s";
+    fails(&two, &[hangs]).await;
+    let refused = node.start(plain("1.2.0")).await.err().unwrap();
+    assert!(refused.contains(hangs), "{refused}");
+    engage(&one).await;
+    fails(&one, &[hangs]).await;
+    dismissed(&two).await;
+    node.fake.go_on();
+    // It has come to its end after all.
+    let three = async {
+        loop {
+            match node.start(plain("1.2.0")).await {
+                Ok(three) => return three,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    };
+    let three = tokio::time::timeout(Duration::from_secs(30), three)
+        .await
+        .unwrap();
+    assert!(node.fake.modules().is_empty(), "it was dismissed meanwhile");
+    engage(&three).await;
+    is_well(&three).await;
+}
+
+#[tokio::test]
+async fn an_oops_in_an_init_is_told_as_one() {
+    let node = Node::new();
+    node.fake.set("/sys/kernel/oops_count", "0");
+    let one = node.start(plain("1.0.0")).await.unwrap();
+    node.fake.hang("plain");
+    let load = tokio::spawn(one.engage().unwrap());
+    while node.fake.calls.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    node.fake.set("/sys/kernel/oops_count", "1");
+    load.await.unwrap();
+    fails(
+        &one,
+        &[
+            "the kernel oopsed while 1.0.0 was being loaded",
+            "start the node again",
+        ],
+    )
+    .await;
+    node.fake.go_on();
 }
 
 #[test]
