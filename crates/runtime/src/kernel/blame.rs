@@ -1,7 +1,7 @@
 //! Whose doing it was that a node went down, over all its modules.
 //!
 //! What another boot was loading or watching is found at the next one. A load that had not come to its end takes all
-//! the blame; where each had, the newest one does. The others' attempts are over without a word on them: they neither
+//! the blame; where each had, the newest one of those does that never stood, and the newest one where all did. The others' attempts are over without a word on them: they neither
 //! went down nor stood.
 
 use std::fs;
@@ -25,7 +25,7 @@ pub(super) fn judge(dir: &Path, boot: &str, kernel: &str) -> io::Result<u64> {
         match Record::read_whole(&path) {
             Ok(record) => {
                 newest = newest.max(record.number().unwrap_or(0));
-                if let Some(cut_short) = record.cut_short(boot) {
+                if let Some(cut_short) = record.cut_short(boot, kernel) {
                     left.push((cut_short, path, record));
                 }
             }
@@ -54,8 +54,12 @@ fn guilty(left: impl Iterator<Item = CutShort> + Clone) -> Vec<CutShort> {
     if !loading.is_empty() {
         return loading;
     }
-    let newest = left.clone().map(|cut_short| cut_short.number).max();
-    left.filter(|cut_short| Some(cut_short.number) == newest)
+    let is_new = |cut_short: &CutShort| !cut_short.has_stood;
+    let any_is_new = left.clone().any(|cut_short| is_new(&cut_short));
+    let suspects = left.filter(|cut_short| !any_is_new || is_new(cut_short));
+    let newest = suspects.clone().map(|cut_short| cut_short.number).max();
+    suspects
+        .filter(|cut_short| Some(cut_short.number) == newest)
         .collect()
 }
 
@@ -86,6 +90,7 @@ mod tests {
     fn active(release: &str, boot: &str) -> Active {
         Active {
             boot: boot.to_owned(),
+            kernel: String::new(),
             release: release.to_owned(),
             label: release.to_owned(),
             module: "m".to_owned(),
@@ -143,6 +148,19 @@ mod tests {
         let dir = node(&[("filter", 3, false), ("gate", 4, true), ("nic", 2, false)]);
         judge(dir.path(), "b", KERNEL).unwrap();
         assert_eq!(refused(&dir), ["filter", "nic"]);
+    }
+
+    #[test]
+    fn what_has_never_stood_is_suspected_before_what_has() {
+        let dir = node(&[("filter", 3, true), ("gate", 1, true), ("nic", 2, true)]);
+        for (name, number) in [("filter", 3), ("gate", 1)] {
+            let mut record = Record::read(&path(&dir, name), "a").unwrap();
+            record.stood(name, KERNEL);
+            record.begin(active(name, "a"), Some(active(name, "a")), number);
+            record.write(&path(&dir, name)).unwrap();
+        }
+        judge(dir.path(), "b", KERNEL).unwrap();
+        assert_eq!(refused(&dir), ["nic"]);
     }
 
     #[test]

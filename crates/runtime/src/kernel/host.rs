@@ -80,7 +80,7 @@ impl KernelHost {
             shared: Arc::new(HostShared {
                 dir: config.dir,
                 node: Node {
-                    watchdog: Arc::new(Watchdog::new(config.watchdog.as_deref())),
+                    watchdog: Arc::new(Watchdog::new(config.watchdog.as_deref(), Sysfs(&*system))),
                     system,
                     boot,
                     release,

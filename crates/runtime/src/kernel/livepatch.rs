@@ -26,16 +26,17 @@ impl Place<'_> {
         }
         let holding = self.holding(0);
         let stalled = begun.elapsed();
-        self.sysfs().write(&format!("{}/enabled", dir(module)), "0")?;
         let begun = Instant::now();
-        let reversed = wait(deadline, || !self.sysfs().is_in_transition(module));
-        let how = if reversed {
-            format!("it was reversed within {} ms", begun.elapsed().as_millis())
-        } else {
-            format!(
+        let reverses = self.sysfs().write(&format!("{}/enabled", dir(module)), "0");
+        let how = match reverses {
+            Err(problem) => format!("it can't be reversed: {problem}"),
+            Ok(()) if wait(deadline, || !self.sysfs().is_in_transition(module)) => {
+                format!("it was reversed within {} ms", begun.elapsed().as_millis())
+            }
+            Ok(()) => format!(
                 "its reversal stalls too, after {} ms",
                 begun.elapsed().as_millis()
-            )
+            ),
         };
         Err(format!(
             "{module}'s transition was not over after {} ms{holding}; {how}",

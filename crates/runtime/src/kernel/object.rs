@@ -9,6 +9,11 @@ use object::{Object as _, ObjectKind, ObjectSection as _};
 /// Largest module file, in bytes: the largest of distributions have some MiB, without debug information.
 const FILE_BYTES_MAX: usize = 64 << 20;
 const MODINFO: &str = ".modinfo";
+/// What is read of it.
+const KEYS: [&str; 5] = ["name", "vermagic", "license", "livepatch", "depends"];
+/// Largest `.modinfo`, in bytes, and most entries: a driver with thousands of aliases has some 100 kB.
+const MODINFO_BYTES_MAX: usize = 4 << 20;
+const MODINFO_ENTRIES_MAX: usize = 100_000;
 /// What ends a file that is signed.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
@@ -139,7 +144,7 @@ pub fn inspect(manifest: &Manifest, artifact: &Bytes) -> Result<Inspected, Strin
 }
 
 /// What a module file says of itself.
-fn modinfo(file: &[u8]) -> Result<(BTreeMap<String, String>, object::Architecture), String> {
+fn modinfo(file: &[u8]) -> Result<(BTreeMap<&'static str, String>, object::Architecture), String> {
     // A copy of its own is aligned, as its structures must be.
     let bytes = file.to_vec();
     let parsed = object::File::parse(&*bytes).map_err(|error| format!("the file is no ELF file: {error}"))?;
@@ -150,11 +155,25 @@ fn modinfo(file: &[u8]) -> Result<(BTreeMap<String, String>, object::Architectur
         .section_by_name(MODINFO)
         .ok_or("the file is no kernel module: it has no .modinfo")?;
     let data = section.data().map_err(|error| error.to_string())?;
+    if data.len() > MODINFO_BYTES_MAX {
+        return Err(format!(
+            "its {MODINFO} has {} bytes; at most {MODINFO_BYTES_MAX}",
+            data.len()
+        ));
+    }
     let mut info = BTreeMap::new();
-    for entry in data.split(|&byte| byte == 0) {
-        let entry = String::from_utf8_lossy(entry);
-        if let Some((key, value)) = entry.split_once('=') {
-            info.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    for (number, entry) in data.split(|&byte| byte == 0).enumerate() {
+        if number >= MODINFO_ENTRIES_MAX {
+            return Err(format!(
+                "its {MODINFO} has more than {MODINFO_ENTRIES_MAX} entries"
+            ));
+        }
+        for key in KEYS {
+            let value = entry.strip_prefix(key.as_bytes());
+            if let Some(value) = value.and_then(|rest| rest.strip_prefix(b"=")) {
+                let value = || String::from_utf8_lossy(value).into_owned();
+                info.entry(key).or_insert_with(value);
+            }
         }
     }
     Ok((info, parsed.architecture()))

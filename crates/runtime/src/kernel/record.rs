@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// Boots in a row that a version gets that has stood before.
 const DOWNS_MAX: u32 = 3;
-/// Most versions that are remembered; the oldest go first.
+/// Most versions that are remembered; the oldest go first, and those with which the node went down last.
 const KNOWN_MAX: usize = 32;
 /// Most versions that could not be unloaded and are remembered; the oldest go first.
 const LEFTOVERS_MAX: usize = 8;
@@ -37,6 +37,9 @@ pub(super) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Active {
     pub(super) boot: String,
+    /// The release of the kernel that it is loaded into; records of older agents don't say.
+    #[serde(default)]
+    pub(super) kernel: String,
     /// The release, without what tells the digest's kind.
     pub(super) release: String,
     pub(super) label: String,
@@ -67,6 +70,8 @@ pub(super) struct CutShort {
     pub(super) number: u64,
     /// Whether nobody had heard yet that it was loaded.
     pub(super) was_loading: bool,
+    /// Whether it had stood before.
+    pub(super) has_stood: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +80,17 @@ struct Known {
     kernel: String,
     stood: bool,
     downs: u32,
+}
+
+impl Active {
+    /// The kernel's release, or this one where it isn't known.
+    fn kernel_or<'a>(&'a self, kernel: &'a str) -> &'a str {
+        if self.kernel.is_empty() {
+            kernel
+        } else {
+            &self.kernel
+        }
+    }
 }
 
 impl Record {
@@ -104,19 +120,25 @@ impl Record {
         self.attempt.as_ref().map(|attempt| attempt.number)
     }
 
-    /// An attempt that another boot than this one made and did not end.
-    pub(super) fn cut_short(&self, boot: &str) -> Option<CutShort> {
+    /// An attempt that another boot than this one, of this kernel, made and did not end.
+    pub(super) fn cut_short(&self, boot: &str, kernel: &str) -> Option<CutShort> {
         let attempt = self.attempt.as_ref()?;
-        (attempt.version.boot != boot).then(|| CutShort {
+        let version = &attempt.version;
+        (version.boot != boot).then(|| CutShort {
             number: attempt.number,
             was_loading: self.unheard().is_some(),
+            has_stood: self
+                .find(&version.release, version.kernel_or(kernel))
+                .is_some_and(|known| known.stood),
         })
     }
 
-    /// The node went down with what was attempted.
+    /// The node went down with what was attempted. That is held against it on the kernel that it was loaded into, which
+    /// may not be the one that runs now.
     pub(super) fn blame(&mut self, kernel: &str) {
         if let Some(attempt) = self.attempt.take() {
-            self.known(&attempt.version.release, kernel).downs += 1;
+            let version = &attempt.version;
+            self.known(&version.release, version.kernel_or(kernel)).downs += 1;
         }
     }
 
@@ -125,7 +147,13 @@ impl Record {
         let folder = path
             .parent()
             .ok_or_else(|| io::Error::other("a record is in a folder"))?;
-        fs::create_dir_all(folder)?;
+        if !path.exists() {
+            fs::create_dir_all(folder)?;
+            // The folder's own name, and that of the one around it, may be as new.
+            for parent in folder.ancestors().skip(1).take(2) {
+                fs::File::open(parent)?.sync_all()?;
+            }
+        }
         let part = path.with_extension("part");
         let mut file = fs::File::create(&part)?;
         file.write_all(&serde_json::to_vec(self)?)?;
@@ -136,10 +164,7 @@ impl Record {
 
     /// Why a version isn't loaded again.
     pub(super) fn refusal(&self, release: &str, label: &str, kernel: &str) -> Option<String> {
-        let known = self
-            .known
-            .iter()
-            .find(|known| known.release == release && known.kernel == kernel)?;
+        let known = self.find(release, kernel)?;
         let most = if known.stood { DOWNS_MAX } else { 1 };
         (known.downs >= most).then(|| {
             let times = match known.downs {
@@ -210,10 +235,8 @@ impl Record {
 
     /// Whether a version has stood on this kernel and the node has not gone down with it since.
     pub(super) fn has_stood(&self, release: &str, kernel: &str) -> bool {
-        let mut known = self.known.iter();
-        known.any(|known| {
-            known.release == release && known.kernel == kernel && known.stood && known.downs == 0
-        })
+        let known = self.find(release, kernel);
+        known.is_some_and(|known| known.stood && known.downs == 0)
     }
 
     /// A version has stood for a while.
@@ -224,6 +247,17 @@ impl Record {
         known.downs = 0;
     }
 
+    /// Whether it is this release that is being loaded or watched.
+    pub(super) fn watches(&self, release: &str) -> bool {
+        let attempt = self.attempt.as_ref();
+        attempt.is_some_and(|attempt| attempt.version.release == release)
+    }
+
+    fn find(&self, release: &str, kernel: &str) -> Option<&Known> {
+        let mut known = self.known.iter();
+        known.find(|known| known.release == release && known.kernel == kernel)
+    }
+
     fn known(&mut self, release: &str, kernel: &str) -> &mut Known {
         let found = self
             .known
@@ -231,7 +265,9 @@ impl Record {
             .position(|known| known.release == release && known.kernel == kernel);
         let at = found.unwrap_or_else(|| {
             if self.known.len() >= KNOWN_MAX {
-                self.known.remove(0);
+                // A refusal is forgotten last.
+                let harmless = self.known.iter().position(|known| known.downs == 0);
+                self.known.remove(harmless.unwrap_or(0));
             }
             self.known.push(Known {
                 release: release.to_owned(),
@@ -252,6 +288,7 @@ mod tests {
     fn active(boot: &str) -> Active {
         Active {
             boot: boot.to_owned(),
+            kernel: String::new(),
             release: "r1".to_owned(),
             label: "1.0.0".to_owned(),
             module: "m".to_owned(),
@@ -320,10 +357,29 @@ mod tests {
         let cut_short = CutShort {
             number: 2,
             was_loading: true,
+            has_stood: false,
         };
-        assert_eq!(record.cut_short("b"), Some(cut_short));
+        assert_eq!(record.cut_short("b", "6.1"), Some(cut_short));
         record.active = Some(active("a"));
-        assert!(!record.cut_short("b").unwrap().was_loading);
-        assert_eq!(record.cut_short("a"), None);
+        assert!(!record.cut_short("b", "6.1").unwrap().was_loading);
+        assert_eq!(record.cut_short("a", "6.1"), None);
+    }
+
+    #[test]
+    fn a_refusal_is_of_the_kernel_that_was_there_and_outlasts_what_never_did_harm() {
+        let mut record = Record::default();
+        let on = Active {
+            kernel: "6.1".to_owned(),
+            ..active("a")
+        };
+        record.begin(on, None, 1);
+        // The node came back with another kernel.
+        record.blame("6.2");
+        assert_eq!(record.refusal("r1", "1.0.0", "6.2"), None);
+        for other in 0..2 * KNOWN_MAX {
+            record.stood(&format!("other {other}"), "6.1");
+        }
+        assert!(record.refusal("r1", "1.0.0", "6.1").is_some());
+        assert_eq!(record.known.len(), KNOWN_MAX);
     }
 }

@@ -17,7 +17,7 @@ impl Place<'_> {
             Ok(()) => return Ok(Came::First),
             Err(problem) => problem,
         };
-        let stays = self.who_stays(&[&next.as_active(self.boot)]);
+        let stays = self.who_stays(&[&self.note(next)]);
         Err(Undone { problem, stays })
     }
 
@@ -34,7 +34,7 @@ impl Place<'_> {
             Ok(()) => return Ok(Came::AfterGap(gap)),
             Err(problem) => problem,
         };
-        let active = next.as_active(self.boot);
+        let active = self.note(next);
         let label = &former.label;
         if former.module == active.module && self.sysfs().is_loaded(&active.module) {
             let problem = format!(
@@ -64,7 +64,7 @@ impl Place<'_> {
             Ok(()) => problem,
             Err(why) => format!("{problem}; and {why}"),
         };
-        let active = next.as_active(self.boot);
+        let active = self.note(next);
         self.leave(&active);
         let stays = self.who_stays(&[former, &active]);
         Err(Undone { problem, stays })
@@ -74,7 +74,7 @@ impl Place<'_> {
     fn bring(&mut self, next: &Version) -> Result<(), String> {
         let arrived = self.arrive(next);
         if arrived.is_err() {
-            self.leave(&next.as_active(self.boot));
+            self.leave(&self.note(next));
         }
         arrived
     }
@@ -149,7 +149,7 @@ impl Place<'_> {
 
     fn arrive(&self, next: &Version) -> Result<(), String> {
         let (module, deadline) = (&next.kernel.module, next.kernel.deadline.get());
-        let active = next.as_active(self.boot);
+        let active = self.note(next);
         self.system
             .load(&active.file, &active.parameters)
             .map_err(|error| format!("{module} {} could not be loaded: {}", next.label, told(&error)))?;

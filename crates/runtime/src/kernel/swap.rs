@@ -29,13 +29,14 @@ pub(super) struct Version {
 }
 
 impl Version {
-    pub(super) fn as_active(&self, boot: &str) -> Active {
+    pub(super) fn as_active(&self, boot: &str, kernel: &str) -> Active {
         let parameters = self.kernel.parameters.iter();
         let parameters: Vec<String> = parameters
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         Active {
             boot: boot.to_owned(),
+            kernel: kernel.to_owned(),
             release: self.release.clone(),
             label: self.label.clone(),
             module: self.kernel.module.clone(),
@@ -102,6 +103,11 @@ impl Place<'_> {
             .filter(|active| self.sysfs().is_loaded(&active.module))
     }
 
+    /// What is noted of a version.
+    pub(super) fn note(&self, version: &Version) -> Active {
+        version.as_active(self.boot, self.release)
+    }
+
     /// How long it may take to put a version in the place.
     pub(super) fn patience(&self, next: &Version) -> Duration {
         next.kernel.deadline.get() * OWN_TERMS + self.patience_to_clear()
@@ -130,8 +136,7 @@ impl Place<'_> {
         let (taint, oopses) = (self.sysfs().taint(), self.sysfs().oopses());
         let open = self.record.attempt();
         let number = (self.next_number)();
-        self.record
-            .begin(next.as_active(self.boot), former.clone(), number);
+        self.record.begin(self.note(next), former.clone(), number);
         if let Err(problem) = self.write() {
             self.record.reopen(open);
             return Err(NotPut::Failed(problem));
@@ -144,7 +149,7 @@ impl Place<'_> {
         let since = self.sysfs().taint();
         match came {
             Ok(came) => {
-                self.record.active = Some(next.as_active(self.boot));
+                self.record.active = Some(self.note(next));
                 self.write().map_err(NotPut::Failed)?;
                 Ok((came, tainted_since(taint, since)))
             }
@@ -179,7 +184,7 @@ impl Place<'_> {
     /// what the one before had begun.
     fn resume(&mut self, next: &Version) {
         if !self.record.has_stood(&next.release, self.release) && !self.record.is_watching() {
-            let (active, number) = (next.as_active(self.boot), (self.next_number)());
+            let (active, number) = (self.note(next), (self.next_number)());
             self.record.begin(active.clone(), Some(active), number);
             self.try_to_write();
         }
@@ -196,11 +201,14 @@ impl Place<'_> {
                     Ok(()) => None,
                     Err(_) => self.who_stays(&[&active]),
                 };
-                self.record.end();
                 gone
             }
             None => Ok(()),
         };
+        // Also where somebody else had unloaded it.
+        if self.record.watches(release) {
+            self.record.end();
+        }
         self.clear_leftovers();
         let written = self.write();
         gone.and(written)

@@ -25,7 +25,10 @@ pub(super) struct Linux;
 
 impl System for Linux {
     fn load(&self, file: &Path, parameters: &str) -> io::Result<()> {
-        let file = File::open(file)?;
+        let file = File::open(file).map_err(|error| {
+            let path = file.display();
+            io::Error::new(error.kind(), format!("its file {path} can't be opened: {error}"))
+        })?;
         let parameters = CString::new(parameters)?;
         #[expect(
             unsafe_code,

@@ -950,7 +950,7 @@ async fn checks_share_one_deadline_and_patience_is_enough_for_who_was_there() {
         file: PathBuf::from("r2.ko"),
         depends: Vec::new(),
     };
-    let mut former = next.as_active("a");
+    let mut former = next.as_active("a", RELEASE);
     (former.release, former.deadline_ms) = ("r1".to_owned(), 30_000);
     let mut record = Record::default();
     let mut patience = |former: Option<Active>| {
@@ -1064,6 +1064,37 @@ fn files_must_be_what_the_manifest_says() {
     let kernel = not_elf.manifest.kernel.clone().unwrap();
     not_elf.content = Bytes::from(kernel.artifact(&[Bytes::from_static(b"\x7fELF...")]).unwrap());
     assert!(told(&not_elf).unwrap_err().contains("no ELF file"));
+}
+
+#[test]
+fn what_a_file_says_of_itself_is_bounded() {
+    let told = |info: &[&str]| {
+        let mut artifact = plain("1.0.0");
+        let kernel = artifact.manifest.kernel.clone().unwrap();
+        artifact.content = Bytes::from(kernel.artifact(&[Bytes::from(ko(info))]).unwrap());
+        inspect(&artifact.manifest, &artifact.content).unwrap_err()
+    };
+    let many = vec!["a=b"; 100_001];
+    assert!(told(&many).contains(".modinfo has more than 100000 entries"));
+    let large = "a".repeat(5 << 20);
+    assert!(told(&[&large]).contains(".modinfo has 5242881 bytes; at most 4194304"));
+}
+
+#[tokio::test]
+async fn what_can_not_be_taken_away_is_watched_no_more() {
+    for is_unloaded in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node::boot(dir.path(), "a");
+        let one = node.engaged(plain("1.0.0")).await;
+        assert!(!record(&dir)["attempt"].is_null());
+        if is_unloaded {
+            unload_all(&dir);
+        } else {
+            node.fake.refcnt("plain", "1");
+        }
+        dismissed(&one).await;
+        assert!(record(&dir)["attempt"].is_null(), "unloaded: {is_unloaded}");
+    }
 }
 
 #[tokio::test]

@@ -80,6 +80,10 @@ impl Record {
             .then(|| "the node went down while it was being loaded or had just been".to_owned())
     }
 
+    fn has_stood(&self, release: &Digest) -> bool {
+        self.known.get(release).is_some_and(|known| known.stood)
+    }
+
     fn stood(&mut self, release: Digest) {
         self.attempt = None;
         let known = Known {
@@ -107,24 +111,28 @@ impl Kernel {
         working.any(|turn| turn.module == *module)
     }
 
-    /// Who is blamed if the machine goes down now: whose load is not over, else the newest one.
+    /// Who is blamed if the machine goes down now: whose load is not over, else the newest one of those that never stood,
+    /// else the newest one.
     fn guilty(&self) -> Vec<(ModuleName, Digest)> {
         let attempts = || {
             let records = self.records.iter();
             records.filter_map(|(module, record)| Some((module, record.attempt?)))
         };
-        let newest = attempts().map(|(_, attempt)| attempt.number).max();
         let is_loading = attempts().any(|(_, attempt)| !attempt.is_loaded);
-        attempts()
-            .filter(|(_, attempt)| {
-                if is_loading {
-                    !attempt.is_loaded
-                } else {
-                    Some(attempt.number) == newest
-                }
-            })
-            .map(|(module, attempt)| (module.clone(), attempt.release))
-            .collect()
+        let is_new = |(module, attempt): &(&ModuleName, Attempt)| {
+            let record = self.records.get(*module);
+            record.is_some_and(|record| !record.has_stood(&attempt.release))
+        };
+        let any_is_new = attempts().any(|attempt| is_new(&attempt));
+        let suspects = || attempts().filter(|attempt| !any_is_new || is_new(attempt));
+        let newest = suspects().map(|(_, attempt)| attempt.number).max();
+        let told = |(module, attempt): (&ModuleName, Attempt)| (module.clone(), attempt.release);
+        if is_loading {
+            let loading = attempts().filter(|(_, attempt)| !attempt.is_loaded);
+            return loading.map(told).collect();
+        }
+        let guilty = suspects().filter(|(_, attempt)| Some(attempt.number) == newest);
+        guilty.map(told).collect()
     }
 
     /// What is being watched is so no more: it was taken away, or its agent stops in order.
