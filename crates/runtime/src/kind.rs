@@ -66,6 +66,12 @@ pub trait Runtime: Send + Sync + 'static {
     fn retain(&self, _node: &str, _modules: &BTreeSet<ModuleName>) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
+
+    /// Another process may take the node over from here on: what is kept outside of this one is noted, and not touched
+    /// any more, unless something is started again.
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// As what a prepared artifact starts.

@@ -35,6 +35,13 @@ impl Runtimes {
         self.0.values()
     }
 
+    /// Another process may take the node over from here on, see [`Runtime::release`].
+    pub async fn release(&self) {
+        for runtime in self.0.values() {
+            runtime.release().await;
+        }
+    }
+
     /// The kinds that run here.
     pub fn kinds(&self) -> impl Iterator<Item = Kind> {
         self.0.keys().copied()

@@ -19,6 +19,12 @@ impl<K: Ord, V> Shared<K, V> {
         held.insert(key, Arc::downgrade(&new));
         Ok(new)
     }
+
+    /// All that somebody holds.
+    pub(crate) fn all(&self) -> Vec<Arc<V>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.values().filter_map(Weak::upgrade).collect()
+    }
 }
 
 impl<K, V> Default for Shared<K, V> {

@@ -52,6 +52,9 @@ const DONE_QUEUED_MAX: usize = 256;
 const TURN_MAX: usize = 256;
 /// Longest wait for the last ledger.
 const LAST_WRITE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for releases that are on their way to where they act: nobody else may have the node meanwhile, and who
+/// takes it over waits for somewhat longer.
+const LAST_ENTRY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What a driver is made of.
 pub(crate) struct Parts {
@@ -96,6 +99,8 @@ pub(crate) struct Driver {
     heard_spec: bool,
     /// Releases that are on their way to where they act, of which the machine isn't told yet.
     entering: Vec<(ModuleName, Digest)>,
+    /// How many are on their way.
+    under_way: usize,
     health_at: CoreTime,
     /// Told once what the ledger wants served is served, or can't be.
     booted: Option<oneshot::Sender<Booted>>,
@@ -167,6 +172,7 @@ impl Driver {
             retained: None,
             heard_spec: false,
             entering: Vec::new(),
+            under_way: 0,
             health_at: CoreTime(0),
             booted: Some(booted),
         };
@@ -303,6 +309,7 @@ impl Driver {
     /// Waits beside everything else until a release is where it acts. Work in the kernel is never given up.
     fn enter(&mut self, module: &ModuleName, digest: Digest, entered: BoxFuture<'static, ()>) {
         self.entering.push((module.clone(), digest));
+        self.under_way += 1;
         let (module, done) = (module.clone(), self.done.0.clone());
         self.tasks.spawn(async move {
             entered.await;
@@ -439,6 +446,7 @@ impl Driver {
                 });
             }
             Done::Entered { module, digest } => {
+                self.under_way -= 1;
                 if let Some(result) = self.loaded.entered(&module, &digest) {
                     if let Err(reason) = &result {
                         let trace_id = self.parts.spans.trace_id(&module);
@@ -581,7 +589,9 @@ impl Driver {
         let last = self.machine.ledger().version;
         let written = async {
             while let Some(done) = self.done.1.recv().await {
-                if let Done::Written { version } = done {
+                if let Done::Entered { .. } = done {
+                    self.under_way -= 1;
+                } else if let Done::Written { version } = done {
                     if version >= last {
                         break;
                     }
@@ -598,6 +608,21 @@ impl Driver {
         if tokio::time::timeout(LAST_WRITE_TIME_MAX, written).await.is_err() {
             tracing::error!("the ledger could not be written: the next boot counts as one after a crash");
         }
+        let entered = async {
+            while self.under_way > 0 {
+                match self.done.1.recv().await {
+                    Some(Done::Entered { .. }) => self.under_way -= 1,
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_ENTRY_TIME_MAX, entered).await.is_err() {
+            tracing::error!(
+                "a release is still on its way to where it acts; whoever comes next makes sure of it"
+            );
+        }
+        self.parts.runtimes.release().await;
         Left { loaded: self.loaded }
     }
 }

@@ -206,6 +206,9 @@ impl Loaded {
     }
 
     fn let_go(self: &Arc<Self>, module: &Module, version: &Version, users: &mut Users, until: &Until) {
+        if users.turn != self.turn || module.has_been_released() {
+            return;
+        }
         let dismissed = {
             let mut state = self.state();
             if mem::replace(&mut state.has_let_go, true) {

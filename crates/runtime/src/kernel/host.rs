@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hotswap_core::ids::Digest;
-use hotswap_package::{Kind, Manifest};
+use hotswap_package::{Kind, Manifest, Style};
 use tokio::task::spawn_blocking;
 
 use super::blame::{RECORD, judge};
@@ -21,12 +23,16 @@ use super::swap::Version;
 use super::sysfs::Sysfs;
 use super::system::{Linux, System};
 use super::watchdog::Watchdog;
+use super::work::{Ended, work};
 use crate::kind::{
     Artifact, BoxFuture, Instance, Launch, PrepareError, Prepared, Runtime, StartError, label,
 };
 use crate::shared::Shared;
 
+const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_SYS_MODULE: u32 = 16;
+/// Longest wait for a load that is under way when another process takes the node over.
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Loads kernel modules. Cheap to clone; the clones are one host.
 #[derive(Clone, Debug)]
@@ -38,7 +44,9 @@ pub struct KernelHost {
 #[derive(Debug, thiserror::Error)]
 pub enum KernelHostError {
     /// This process may not load modules.
-    #[error("a privilege lacks: run as root, or with CAP_SYS_MODULE")]
+    #[error(
+        "a privilege lacks: run as root, or with CAP_SYS_MODULE (and CAP_DAC_OVERRIDE for gates and livepatches)"
+    )]
     NoPrivilege,
     /// This kernel loads no modules until it is started again.
     #[error("this kernel loads no modules any more: kernel.modules_disabled is set")]
@@ -66,7 +74,13 @@ impl KernelHost {
         if config.dir.is_some() && crate::process::capabilities() & (1 << CAP_SYS_MODULE) == 0 {
             return Err(KernelHostError::NoPrivilege);
         }
-        Self::with(config, Arc::new(Linux))
+        let mut host = Self::with(config, Arc::new(Linux))?;
+        if let Some(shared) = Arc::get_mut(&mut host.shared) {
+            let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+            let overrides = crate::process::capabilities() & (1 << CAP_DAC_OVERRIDE) != 0;
+            shared.node.has_roots_files = is_root || overrides;
+        }
+        Ok(host)
     }
 
     pub(super) fn with(config: KernelHostConfig, system: Arc<dyn System>) -> Result<Self, KernelHostError> {
@@ -86,6 +100,7 @@ impl KernelHost {
                     release,
                     turn: Arc::default(),
                     watched: Arc::default(),
+                    has_roots_files: true,
                 },
                 modules: Shared::default(),
                 newest: Mutex::default(),
@@ -120,6 +135,10 @@ impl Runtime for KernelHost {
         Kind::Kernel
     }
 
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.release_all())
+    }
+
     fn prepare(&self, artifact: Artifact) -> BoxFuture<'_, Result<Arc<dyn Prepared>, PrepareError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
@@ -137,6 +156,25 @@ impl Runtime for KernelHost {
                 inspected,
             }) as Arc<dyn Prepared>)
         })
+    }
+}
+
+impl KernelHost {
+    /// Has each module noted, and left alone from then on.
+    async fn release_all(&self) {
+        let modules = self.shared.modules.all();
+        let released = work(move |until| {
+            until.within(RELEASE_TIME_MAX);
+            for module in modules {
+                module.release();
+            }
+        });
+        if released.await != Ended::Done {
+            tracing::warn!("a kernel module is still being loaded while another agent takes this node over");
+            for module in self.shared.modules.all() {
+                module.leave_to_others();
+            }
+        }
     }
 }
 
@@ -158,6 +196,14 @@ impl PreparedKernel {
             .ok_or_else(|| failed("the manifest has no [kernel]".to_owned()))?;
         let digest = self.artifact.digest.under(launch.config);
         let label = label(manifest, launch.config);
+        if self.shared.dir.is_some() && kernel.style != Style::Plain && !self.shared.node.has_roots_files {
+            return Err(failed(format!(
+                "this agent may not write to the kernel's files, by which modules of style {} are switched: run it as root, \
+                 or with CAP_DAC_OVERRIDE",
+                kernel.style
+            )));
+        }
+        let mut turn = 0;
         let at = match &self.shared.dir {
             None => None,
             Some(dir) => {
@@ -170,6 +216,10 @@ impl PreparedKernel {
                 })?;
                 let release = digest.hex();
                 let mut users = module.lock().map_err(failed)?;
+                module
+                    .reclaim(&mut users)
+                    .map_err(|error| failed(format!("what another agent left can't be read: {error}")))?;
+                turn = users.turn;
                 let file = module.file(&release);
                 fs::create_dir_all(&module.dir)
                     .and_then(|()| fs::write(&file, &build.file))
@@ -191,6 +241,7 @@ impl PreparedKernel {
             label,
             manifest: Arc::clone(manifest),
             at,
+            turn,
             counting: Mutex::new(Counting::new(kernel)),
             state: Mutex::new(State::default()),
         })

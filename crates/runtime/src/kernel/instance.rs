@@ -27,6 +27,8 @@ pub(super) struct Loaded {
     pub(super) manifest: Arc<Manifest>,
     /// None where it is only looked at.
     pub(super) at: Option<(Arc<Module>, Version)>,
+    /// Since which time that the module came back to this process.
+    pub(super) turn: u32,
     pub(super) counting: Mutex<Counting>,
     pub(super) state: Mutex<State>,
 }

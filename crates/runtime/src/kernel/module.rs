@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Mutex as AsyncMutex;
@@ -32,6 +33,8 @@ pub(super) struct Node {
     pub(super) turn: Arc<AsyncMutex<()>>,
     /// The numbers of the loads that are watched.
     pub(super) watched: Arc<Mutex<BTreeSet<u64>>>,
+    /// Whether the kernel's files that are root's may be written to.
+    pub(super) has_roots_files: bool,
 }
 
 /// A module's files on the node, and its place in the kernel, shared by all its versions.
@@ -40,6 +43,8 @@ pub(super) struct Module {
     pub(super) dir: PathBuf,
     pub(super) node: Node,
     newest: Arc<AtomicU64>,
+    /// Whether the record is another process's by now.
+    is_released: AtomicBool,
     desk: Mutex<Desk>,
     is_free: Condvar,
     /// Who is to be in the place, also while somebody else is being put there.
@@ -67,6 +72,8 @@ pub(super) struct Users {
     pub(super) is_guarded: bool,
     /// The number of the load that is watched.
     watched: Option<u64>,
+    /// How often the module was released to another process and came back.
+    pub(super) turn: u32,
     /// A release that was dismissed while somebody was on the way to its place.
     pub(super) dismissed: Option<String>,
 }
@@ -112,6 +119,7 @@ impl Module {
             dir,
             node,
             newest,
+            is_released: AtomicBool::new(false),
             desk: Mutex::new(Desk {
                 users: Some(users),
                 stuck: None,
@@ -153,6 +161,51 @@ impl Module {
         self.is_free.notify_all();
     }
 
+    /// Another process has the module from here on. What it finds is written down, if nobody is amid a load; in any case
+    /// nothing is any more by this process.
+    pub(super) fn release(&self) {
+        let Ok(mut users) = self.lock() else {
+            self.leave_to_others();
+            return;
+        };
+        if users.record.is_watching() {
+            // The next agent goes on with it.
+            users.record.end();
+            if let Err(problem) = self.at(&mut users.record, |place| place.write()) {
+                tracing::warn!(module = self.name(), problem, "the end of a load can't be noted");
+            }
+        }
+        self.note_watched(&mut users);
+        self.leave_to_others();
+    }
+
+    /// Nothing is written by this process any more, whoever is amid a load.
+    pub(super) fn leave_to_others(&self) {
+        self.is_released.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether another process has the module.
+    pub(super) fn has_been_released(&self) -> bool {
+        self.is_released.load(Ordering::SeqCst)
+    }
+
+    /// The module is this process's again, as whoever had it meanwhile has left it.
+    ///
+    /// # Errors
+    /// The record can't be read.
+    pub(super) fn reclaim(&self, users: &mut Users) -> io::Result<()> {
+        if self.is_released.load(Ordering::SeqCst) {
+            *users = Users {
+                record: Record::read(&self.dir.join(RECORD), &self.node.boot)?,
+                turn: users.turn + 1,
+                ..Users::default()
+            };
+            *self.wanted() = Weak::new();
+            self.is_released.store(false, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     fn wanted(&self) -> MutexGuard<'_, Weak<Loaded>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,6 +242,7 @@ impl Module {
             path: &self.dir.join(RECORD),
             boot: &self.node.boot,
             release: &self.node.release,
+            is_released: &self.is_released,
             next_number: &|| self.newest.fetch_add(1, Ordering::Relaxed) + 1,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hotswap_package::{Kernel, Style};
@@ -15,6 +16,7 @@ use super::system::System;
 const OWN_TERMS: u32 = 5;
 /// And one that is there before: being disabled, unloaded, and, where the other one fails, loaded again.
 const OTHER_TERMS: u32 = 3;
+const TAKEN_OVER: &str = "another agent has taken this node over";
 /// How much longer than that it may take before it counts as one that hangs.
 pub(super) const HANGS_AFTER: Duration = Duration::from_secs(2);
 
@@ -86,6 +88,8 @@ pub(super) struct Place<'a> {
     pub(super) path: &'a Path,
     pub(super) boot: &'a str,
     pub(super) release: &'a str,
+    /// Whether another process has the node by now.
+    pub(super) is_released: &'a AtomicBool,
     /// Counts the node's loads, over all its modules.
     pub(super) next_number: &'a dyn Fn() -> u64,
 }
@@ -124,6 +128,9 @@ impl Place<'_> {
 
     /// Puts a version in the place, and says how it came there with what the kernel's taint is since.
     pub(super) fn put(&mut self, next: &Version) -> Result<(Came, String), NotPut> {
+        if self.is_released.load(Ordering::SeqCst) {
+            return Err(NotPut::Failed(TAKEN_OVER.to_owned()));
+        }
         self.recover();
         self.clear_leftovers();
         let former = self.active();
@@ -215,6 +222,9 @@ impl Place<'_> {
     }
 
     pub(super) fn write(&mut self) -> Result<(), String> {
+        if self.is_released.load(Ordering::SeqCst) {
+            return Err(TAKEN_OVER.to_owned());
+        }
         let written = self.record.write(self.path);
         self.record.is_unwritten = written.is_err();
         written.map_err(|error| format!("{} can't be written: {error}", self.path.display()))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -961,6 +962,7 @@ async fn checks_share_one_deadline_and_patience_is_enough_for_who_was_there() {
             path: Path::new("record.json"),
             boot: "a",
             release: RELEASE,
+            is_released: &AtomicBool::new(false),
             next_number: &|| 1,
         };
         place.patience(&next)
@@ -1078,6 +1080,33 @@ fn what_a_file_says_of_itself_is_bounded() {
     assert!(told(&many).contains(".modinfo has more than 100000 entries"));
     let large = "a".repeat(5 << 20);
     assert!(told(&[&large]).contains(".modinfo has 5242881 bytes; at most 4194304"));
+}
+
+#[tokio::test]
+async fn what_was_released_to_another_agent_is_not_touched_until_it_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::boot(dir.path(), "a");
+    let one = node.engaged(plain("1.0.0")).await;
+    let on_standby = node.start(plain("1.1.0")).await.unwrap();
+    node.host.release().await;
+    assert!(record(&dir)["attempt"].is_null(), "its watch is over");
+    let successor = Node::boot(dir.path(), "a");
+    is_well(&successor.engaged(plain("1.0.0")).await).await;
+    let of_successor = record(&dir);
+    assert_eq!(of_successor["attempt"]["label"], "1.0.0", "it goes on with it");
+    engage(&on_standby).await;
+    fails(&on_standby, &["another agent has taken this node over"]).await;
+    dismissed(&on_standby).await;
+    one.close(Duration::ZERO).await;
+    assert_eq!(record(&dir), of_successor);
+    assert_eq!(node.fake.modules(), ["plain"]);
+    // The successor failed, and this agent has the node again.
+    drop(successor);
+    let again = node.engaged(plain("1.0.0")).await;
+    is_well(&again).await;
+    one.close(Duration::ZERO).await;
+    dismissed(&again).await;
+    assert!(node.fake.modules().is_empty());
 }
 
 #[tokio::test]
