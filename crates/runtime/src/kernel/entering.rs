@@ -88,9 +88,7 @@ impl Loaded {
     }
 
     fn put_now(self: &Arc<Self>, module: &Module, version: &Version, users: &mut Users, until: &Until) {
-        let active = users.active.as_ref();
-        let is_active = active.is_some_and(|active| Arc::ptr_eq(active, self));
-        if is_active && self.state().trouble.is_none() {
+        if self.is_active(users) && self.state().trouble.is_none() {
             return;
         }
         let former = users.active.clone();
@@ -128,7 +126,12 @@ impl Loaded {
                 }
                 (state.trouble, state.waits) = (Some(trouble), waits);
                 drop(state);
-                users.active = self.who_is_there(users, former);
+                users.active = self.who_is_there(users, former.clone());
+                if let Some(former) = former.filter(|former| !former.is_active(users)) {
+                    former.has_gone(
+                        "a swap that failed took it from its place, and it could not be brought back",
+                    );
+                }
             }
         }
     }
@@ -156,6 +159,14 @@ impl Loaded {
         self.counting().begin(from);
         users.dismissed = None;
         module.sweep(users);
+    }
+
+    /// The version is not in its place any more, and ought to be.
+    fn has_gone(&self, why: &str) {
+        self.counting().end();
+        let mut state = self.state();
+        state.standing = None;
+        state.trouble.get_or_insert_with(|| why.to_owned());
     }
 
     /// Whose release is in the place after a swap that failed.
@@ -223,8 +234,7 @@ impl Loaded {
         } else {
             users.loaded.remove(release);
         }
-        let active = users.active.as_ref();
-        let is_active = active.is_some_and(|active| Arc::ptr_eq(active, self));
+        let is_active = self.is_active(users);
         if is_active {
             users.active = None;
         }

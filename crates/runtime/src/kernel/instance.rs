@@ -8,7 +8,7 @@ use hotswap_package::Manifest;
 
 use super::counting::Counting;
 use super::entering::OnTheWay;
-use super::module::Module;
+use super::module::{Module, Users};
 use super::swap::Version;
 use super::sysfs::Oopses;
 use crate::kind::{BoxFuture, Closed, Instance, Readiness, Tally, Usage};
@@ -88,14 +88,19 @@ impl Loaded {
     }
 
     /// Whether it is in its place already, as it should be.
-    fn is_there(self: &Arc<Self>) -> bool {
+    fn is_there(&self) -> bool {
         let Some((module, _)) = &self.at else { return true };
         // Somebody is being put in the place, who may be it.
         let Some(users) = module.try_lock() else {
             return false;
         };
+        self.is_active(&users) && self.state().trouble.is_none()
+    }
+
+    /// Whether it is known to be in the place.
+    pub(super) fn is_active(&self, users: &Users) -> bool {
         let active = users.active.as_ref();
-        active.is_some_and(|active| Arc::ptr_eq(active, self)) && self.state().trouble.is_none()
+        active.is_some_and(|active| std::ptr::eq(&raw const **active, self))
     }
 }
 

@@ -73,7 +73,7 @@ impl Loaded {
             return;
         };
         // Whatever was seen of another load of it says nothing of this one.
-        if self.state().standing != Some(standing) {
+        if !self.is_active(&users) || self.state().standing != Some(standing) {
             return;
         }
         self.counting().saw(counted);

@@ -625,6 +625,7 @@ async fn a_candidate_that_cannot_be_unloaded_is_known_to_be_in_the_place() {
     node.fake.held.lock().unwrap().push("plain".to_owned());
     let two = node.engaged(artifact("1.1.0", "plain", check, &[])).await;
     fails(&two, &["says 0; it should be at least 1", "1.0.0 is missing"]).await;
+    fails(&one, &["a swap that failed took it from its place"]).await;
     node.fake.held.lock().unwrap().clear();
     node.fake.refcnt("plain", "0");
     node.fake.calls();
