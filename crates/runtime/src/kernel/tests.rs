@@ -1089,6 +1089,7 @@ async fn what_was_released_to_another_agent_is_not_touched_until_it_is_started_a
     let node = Node::boot(dir.path(), "a");
     let one = node.engaged(plain("1.0.0")).await;
     let on_standby = node.start(plain("1.1.0")).await.unwrap();
+    let twin = node.start(plain("1.0.0")).await.unwrap();
     node.host.release().await;
     assert!(record(&dir)["attempt"].is_null(), "its watch is over");
     let successor = Node::boot(dir.path(), "a");
@@ -1105,8 +1106,15 @@ async fn what_was_released_to_another_agent_is_not_touched_until_it_is_started_a
     drop(successor);
     let again = node.engaged(plain("1.0.0")).await;
     is_well(&again).await;
-    one.close(Duration::ZERO).await;
-    dismissed(&again).await;
+    // What was started before is no user of it any more, and ends without a trace.
+    dismissed(&twin).await;
+    let two = node.engaged(plain("1.1.0")).await;
+    is_well(&two).await;
+    engage(&again).await;
+    is_well(&again).await;
+    for instance in [&two, &again] {
+        dismissed(instance).await;
+    }
     assert!(node.fake.modules().is_empty());
 }
 
