@@ -686,6 +686,18 @@ async fn a_load_amid_which_the_agent_fails_is_a_failed_one() {
     assert_eq!(node.fake.modules(), ["plain"]);
 }
 
+/// Waits until a load has begun that hangs.
+async fn begun(node: &Node, load: &str) {
+    let begun = async {
+        while !node.fake.calls.lock().unwrap().iter().any(|call| call == load) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), begun)
+        .await
+        .unwrap();
+}
+
 /// Another module's load that has the turn until it is let go on.
 async fn another_has_the_turn(node: &Node, version: &str) -> tokio::task::JoinHandle<()> {
     node.fake.hang("other");
@@ -694,14 +706,7 @@ async fn another_has_the_turn(node: &Node, version: &str) -> tokio::task::JoinHa
         .await
         .unwrap();
     let entering = tokio::spawn(other.engage().unwrap());
-    let begun = async {
-        while !node.fake.calls.lock().unwrap().contains(&"+other".to_owned()) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), begun)
-        .await
-        .unwrap();
+    begun(node, "+other").await;
     node.fake.calls();
     entering
 }
@@ -1012,9 +1017,7 @@ async fn an_oops_in_an_init_is_told_as_one() {
     let one = node.start(plain("1.0.0")).await.unwrap();
     node.fake.hang("plain");
     let load = tokio::spawn(one.engage().unwrap());
-    while node.fake.calls.lock().unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    begun(&node, "+plain v=1.0.0").await;
     node.fake.set("/sys/kernel/oops_count", "1");
     load.await.unwrap();
     fails(
