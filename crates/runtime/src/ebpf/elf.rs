@@ -165,7 +165,7 @@ mod tests {
         }
 
         fn refused(&self) -> String {
-            parse(&self.0).err().expect("it is refused")
+            parse(&self.0).expect_err("it is refused")
         }
     }
 
