@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ConfigError};
-use crate::credential::{self, Credential, CredentialError};
+use crate::credential::{Credential, CredentialError, ServerLine};
 use crate::disk::{Folder, FolderError, Found, LedgerError, LedgerFile, PackageStore, StoreError};
 use crate::driver::{Booted, Driver, HealthMeter, LedgerWriter, Left, Parts, Stats, Totals};
 use crate::fetch::Packages;
@@ -221,7 +221,7 @@ impl Agent {
         // Only now: a predecessor may have renewed the certificate until it left the folder.
         let credential = Credential::open(&config)?;
         let way = Way {
-            channel: credential::channel(config.server_uri()?, credential.as_ref()),
+            line: ServerLine::new(config.server_uri()?, credential.clone()),
             credential,
         };
         for damage in &found.damage {
@@ -299,7 +299,7 @@ impl Agent {
                 secrets: Secrets::new(config.secrets.clone()),
                 line,
                 spans: NodeSpans::new(config.node.to_string(), spans.clone()),
-                packages: Arc::new(Packages::new(store, way.channel.clone())),
+                packages: Arc::new(Packages::new(store, way.line.clone())),
                 runtimes,
             },
             booted,

@@ -10,8 +10,8 @@ use hotswap_wire::{CHUNK_MESSAGE_BYTES_MAX, FetchRequest, pb};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
+use crate::credential::ServerLine;
 use crate::disk::{PackageStore, StoreError};
 
 /// Fetches at once: enough to overlap a slow one, few enough to leave the line to the session.
@@ -23,7 +23,7 @@ const CHUNK_TIME_MAX: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Packages {
     store: PackageStore,
-    channel: Channel,
+    line: ServerLine,
     fetches: Semaphore,
 }
 
@@ -75,10 +75,10 @@ impl From<tonic::Status> for FetchError {
 }
 
 impl Packages {
-    pub(crate) fn new(store: PackageStore, channel: Channel) -> Self {
+    pub(crate) fn new(store: PackageStore, line: ServerLine) -> Self {
         Self {
             store,
-            channel,
+            line,
             fetches: Semaphore::new(FETCHES_MAX),
         }
     }
@@ -100,7 +100,7 @@ impl Packages {
     /// A package's signature from the server, if it has one.
     pub(crate) async fn fetch_signature(&self, digest: Digest) -> Result<Option<Bytes>, FetchError> {
         let mut client =
-            AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX);
+            AgentServiceClient::new(self.line.channel()).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX);
         let request = pb::FetchRequest::from(&FetchRequest {
             digest,
             offset: 0,
@@ -121,7 +121,7 @@ impl Packages {
     async fn fetch(&self, digest: Digest) -> Result<(), FetchError> {
         let offset = self.on_disk(move |store| Ok(store.fetched(&digest))).await?;
         let mut client =
-            AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX);
+            AgentServiceClient::new(self.line.channel()).max_decoding_message_size(CHUNK_MESSAGE_BYTES_MAX);
         let request = pb::FetchRequest::from(&FetchRequest {
             digest,
             offset,

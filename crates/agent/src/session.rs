@@ -11,9 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
-use crate::credential::{CONNECT_TIME_MAX, Credential};
+use crate::credential::{CONNECT_TIME_MAX, Credential, ServerLine};
 
 /// Reports under way to the server at once; then the next one waits and takes in what happens meanwhile.
 const REPORTS_QUEUED_MAX: usize = 4;
@@ -38,7 +37,7 @@ pub(crate) enum SessionEvent {
 /// A line to the server, and who this node is on it; `None` without TLS.
 #[derive(Clone)]
 pub(crate) struct Way {
-    pub(crate) channel: Channel,
+    pub(crate) line: ServerLine,
     pub(crate) credential: Option<Arc<Credential>>,
 }
 
@@ -90,16 +89,18 @@ struct Ended {
 async fn one_session(way: &Way, events: &mpsc::Sender<SessionEvent>) -> Ended {
     let mut heard = false;
     let ended = |heard, why: String| Ended { heard, why };
-    if let Some(credential) = &way.credential
-        && let Err(why) = credential.ready().await
-    {
-        return ended(heard, why);
+    if let Some(credential) = &way.credential {
+        match credential.ready().await {
+            Ok(false) => {}
+            Ok(true) => way.line.begin_anew(),
+            Err(why) => return ended(heard, why),
+        }
     }
     let (reports, outgoing) = mpsc::channel(REPORTS_QUEUED_MAX);
     if events.send(SessionEvent::Opening(reports)).await.is_err() {
         return ended(heard, "the agent is stopping".to_owned());
     }
-    let mut client = AgentServiceClient::new(way.channel.clone())
+    let mut client = AgentServiceClient::new(way.line.channel())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let opening = timeout(CONNECT_TIME_MAX, client.session(ReceiverStream::new(outgoing)));
@@ -170,7 +171,7 @@ impl<'a> Renewals<'a> {
         match (self.due, &self.way.credential) {
             (Some(due), Some(credential)) => {
                 tokio::time::sleep_until(due).await;
-                let renewal = Arc::clone(credential).renew(self.way.channel.clone());
+                let renewal = Arc::clone(credential).renew(self.way.line.channel());
                 self.under_way = Some(Box::pin(renewal));
             }
             _ => std::future::pending().await,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hotswap_transport::{FleetStream, dial};
 use http::Uri;
 use http::uri::Scheme;
@@ -34,9 +35,50 @@ fn endpoint(server: Uri) -> Endpoint {
         .tcp_nodelay(true)
 }
 
+/// The line to the server that a node's parts share. Cheap to clone; the clones are one.
+#[derive(Clone)]
+pub(crate) struct ServerLine(Arc<Shared>);
+
+struct Shared {
+    server: Uri,
+    credential: Option<Arc<Credential>>,
+    channel: ArcSwap<Channel>,
+}
+
+impl std::fmt::Debug for ServerLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerLine")
+            .field("server", &self.0.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerLine {
+    pub(crate) fn new(server: Uri, credential: Option<Arc<Credential>>) -> Self {
+        let channel = ArcSwap::from_pointee(channel(server.clone(), credential.as_ref()));
+        Self(Arc::new(Shared {
+            server,
+            credential,
+            channel,
+        }))
+    }
+
+    /// It, as it is now.
+    pub(crate) fn channel(&self) -> Channel {
+        Channel::clone(&self.0.channel.load())
+    }
+
+    /// Another one from now on. What stands was made with a certificate that is taken no more, and a server lets such a
+    /// connection stand.
+    pub(crate) fn begin_anew(&self) {
+        let channel = channel(self.0.server.clone(), self.0.credential.as_ref());
+        self.0.channel.store(Arc::new(channel));
+    }
+}
+
 /// A line to the server that is made when it is needed, and again when it broke; each time with the certificate that the
 /// node has then.
-pub(crate) fn channel(server: Uri, credential: Option<&Arc<Credential>>) -> Channel {
+fn channel(server: Uri, credential: Option<&Arc<Credential>>) -> Channel {
     match credential {
         None => endpoint(server).connect_lazy(),
         Some(credential) => {

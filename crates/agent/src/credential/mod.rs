@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
-pub(crate) use connector::{CONNECT_TIME_MAX, channel};
+pub(crate) use connector::{CONNECT_TIME_MAX, ServerLine};
 pub use files::{CredentialError, NODE_CERTIFICATE_FILE};
 
 use crate::config::{AgentConfig, ConfigError};
@@ -144,25 +144,29 @@ impl Credential {
         Ok(())
     }
 
-    /// Makes sure that there is a certificate that may be taken: joins where there is none, or no more.
+    /// Makes sure that there is a certificate that may be taken: joins where there is none, or no more. Returns whether it
+    /// did: what stands on another certificate is of no use then.
     ///
     /// # Errors
     /// Why there is none, and what to do.
-    pub(crate) async fn ready(&self) -> Result<(), String> {
+    pub(crate) async fn ready(&self) -> Result<bool, String> {
         let why = match self.not_after() {
             None => None,
             Some(end) if end <= SystemTime::now() => Some("this node's certificate has expired"),
             Some(_) if self.refused.load(Ordering::Relaxed) => {
                 Some("this node's certificate is not taken any more")
             }
-            Some(_) => return Ok(()),
+            Some(_) => return Ok(false),
         };
         // The next try is by the certificate again, unless it has expired: the server may have been wrong about it.
         self.refused.store(false, Ordering::Relaxed);
         match &self.join {
             Some(source) => {
                 let joined = self.join(source).await;
-                joined.map_err(|error| why.map_or_else(|| error.clone(), |why| format!("{why}, and {error}")))
+                joined.map_err(|error| {
+                    why.map_or_else(|| error.clone(), |why| format!("{why}, and {error}"))
+                })?;
+                Ok(true)
             }
             None => Err(format!(
                 "{}; make it a join token (hotswap node token create), and start the agent with --join-token-file FILE \

@@ -1,6 +1,6 @@
 //! Nodes' certificates while customers are served: renewed, revoked, and got anew.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::customers::{Customers, Habit};
 use super::{configuration, deploy, push};
@@ -81,6 +81,12 @@ fn certificates_are_renewed_under_load_and_nobody_notices() {
     server.join_token("Production");
     agent.eventually_logs("joined: this node has a certificate of its own");
     server.eventually(&["nodes", "show", "node-1"], "valid");
+    // And by that certificate it has a session: the line of the revoked one, which stands, is left.
+    let begun = Instant::now();
+    while server.process.log().matches("\"connected\"").count() < 2 {
+        assert!(begun.elapsed() < DEADLINE, "{}", agent.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(agent.stop(), 0);
 }
 
