@@ -31,6 +31,7 @@ pub(super) const DROPPED_BYTES_MAX: usize = 64 << 20;
         (status = BAD_REQUEST, body = ErrorBody), (status = CONFLICT, body = ErrorBody, description = "Other bytes are there under this version."),
         (status = UNPROCESSABLE_ENTITY, body = ErrorBody, description = "The signature is missing or not trusted; the code says which check failed."),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
+        (status = REQUEST_TIMEOUT, body = ErrorBody, description = "Nothing came for 30 s."),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
