@@ -265,32 +265,24 @@ impl Hooked {
         self.fits_mode(place)?;
         sys::update(&held.fd, &self.fd, &old).map_err(|error| self.refused(&error, "the swap at"))?;
         let name = &self.attached.name;
-        let swapped = Swapped {
+        let mut swapped = Swapped {
             how: Swap::Updated,
             undo: Undo {
                 updated: Some((held.fd, old)),
-                renamed: (held.name != *name).then(|| held.name.clone()),
+                renamed: None,
                 own: own.map(|own| own.fd),
                 is_new: false,
             },
         };
-        if held.name != *name
-            && let Err(error) = fs::rename(module.link(&held.name), module.link(name))
-        {
-            let _ = self.undo(
-                module,
-                Swapped {
-                    undo: Undo {
-                        renamed: None,
-                        ..swapped.undo
-                    },
-                    ..swapped
-                },
-            );
-            return Err(format!(
-                "the link of {} can't be kept as {name}: {error}",
-                held.name
-            ));
+        if held.name != *name {
+            if let Err(error) = fs::rename(module.link(&held.name), module.link(name)) {
+                let _ = self.undo(module, swapped);
+                return Err(format!(
+                    "the link of {} can't be kept as {name}: {error}",
+                    held.name
+                ));
+            }
+            swapped.undo.renamed = Some(held.name);
         }
         Ok(swapped)
     }

@@ -192,8 +192,7 @@ impl Access {
         }
         let mut changes = Vec::new();
         if user.disabled && !before.disabled {
-            changes = self.end_sessions(&user, None);
-            changes.extend(self.revoke_tokens(&user));
+            changes = self.shut_out(&user);
         }
         changes.push(AccessChange::PutUser(Box::new(user.clone())));
         let mut said = Vec::new();
@@ -242,8 +241,7 @@ impl Access {
         user.failures = 0;
         user.locked_until = None;
         let said = entry(now, AuditKind::Account, "resetPassword", Some(actor), from).detail(&user.username);
-        let mut changes = self.end_sessions(&user, None);
-        changes.extend(self.revoke_tokens(&user));
+        let mut changes = self.shut_out(&user);
         changes.push(AccessChange::PutUser(Box::new(user)));
         self.change(changes, vec![said]).await?;
         Ok(made)
@@ -334,11 +332,13 @@ impl Access {
         self.change(vec![AccessChange::RevokeToken(id)], vec![said]).await
     }
 
-    /// Revokes a user's API tokens: somebody else may have made them.
-    fn revoke_tokens(&self, user: &User) -> Vec<AccessChange> {
+    /// Ends a user's sessions and revokes its API tokens: somebody else may have begun or made them.
+    fn shut_out(&self, user: &User) -> Vec<AccessChange> {
+        let mut changes = self.end_sessions(user, None);
         let people = self.people.read();
         let tokens = people.tokens().filter(|token| token.user == user.id);
-        tokens.map(|token| AccessChange::RevokeToken(token.id)).collect()
+        changes.extend(tokens.map(|token| AccessChange::RevokeToken(token.id)));
+        changes
     }
 
     /// The signing keys that are known, newest first.

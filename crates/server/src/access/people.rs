@@ -17,6 +17,8 @@ pub(super) struct People {
     names: HashMap<Uuid, String>,
     sessions: HashMap<Uuid, Session>,
     tokens: HashMap<TokenDigest, ApiToken>,
+    /// Tokens' digests by their identities.
+    digests: HashMap<Uuid, TokenDigest>,
 }
 
 impl People {
@@ -82,10 +84,13 @@ impl People {
 
     /// Whom an API token speaks for: its owner, with no more than the owner's role now.
     pub(super) fn by_token(&self, token: &str, now: WallTime) -> Option<Actor> {
-        let token = self
-            .tokens
-            .get(&TokenDigest::of(token))
-            .filter(|token| now < token.expires)?;
+        self.spoken_for(self.tokens.get(&TokenDigest::of(token))?, now)
+    }
+
+    fn spoken_for(&self, token: &ApiToken, now: WallTime) -> Option<Actor> {
+        if token.expires <= now {
+            return None;
+        }
         let user = self.user_of(token.user).filter(|user| !user.disabled)?;
         Some(Actor {
             user: user.id,
@@ -102,17 +107,14 @@ impl People {
 
     /// Whether somebody who was let in would be let in again.
     pub(super) fn stands(&self, actor: &Actor, now: WallTime) -> bool {
-        let by_session = |id: Uuid| self.by_session(&actor.subject, id, now).is_some();
-        let by_token = |id: Uuid| {
-            let mut tokens = self.tokens.values();
-            let owner = tokens.find(|token| token.id == id && now < token.expires);
-            let owner = owner.and_then(|token| self.user_of(token.user));
-            owner.is_some_and(|user| !user.disabled)
+        let again = match &actor.via {
+            Via::Session(id) => self.by_session(&actor.subject, *id, now),
+            Via::Token { id, .. } => {
+                let token = self.digests.get(id).and_then(|digest| self.tokens.get(digest));
+                token.and_then(|token| self.spoken_for(token, now))
+            }
         };
-        match &actor.via {
-            Via::Session(id) => by_session(*id),
-            Via::Token { id, .. } => by_token(*id),
-        }
+        again.is_some()
     }
 
     pub(super) fn apply(&mut self, change: AccessChange) {
@@ -123,8 +125,15 @@ impl People {
             }
             AccessChange::PutSession(session) => drop(self.sessions.insert(session.id, session)),
             AccessChange::EndSession(id) => drop(self.sessions.remove(&id)),
-            AccessChange::PutToken(token) => drop(self.tokens.insert(token.digest, token)),
-            AccessChange::RevokeToken(id) => self.tokens.retain(|_, token| token.id != id),
+            AccessChange::PutToken(token) => {
+                self.digests.insert(token.id, token.digest);
+                self.tokens.insert(token.digest, token);
+            }
+            AccessChange::RevokeToken(id) => {
+                if let Some(digest) = self.digests.remove(&id) {
+                    self.tokens.remove(&digest);
+                }
+            }
             // Keys are kept apart: they are opened. Answers are read where they are stored.
             AccessChange::PutKey(_) | AccessChange::PutAnswer(_) => {}
         }

@@ -68,7 +68,7 @@ pub(super) async fn collect(
     api.access
         .does(&caller.actor, &caller.source, said, detail)
         .await?;
-    let removed = api.collector.collect().await;
+    let removed = api.collector.remove(found).await;
     let removed = removed.map_err(|error| ApiError::internal(&error))?;
     Ok(Json(removed.into_iter().map(view).collect()))
 }

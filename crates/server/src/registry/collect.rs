@@ -107,8 +107,16 @@ impl Collector {
     /// # Errors
     /// What the file system says; what was removed until then is gone.
     pub async fn collect(&self) -> io::Result<Vec<Collectable>> {
+        self.remove(self.look().await?).await
+    }
+
+    /// Removes what was found, unless a deployment has asked for it since.
+    ///
+    /// # Errors
+    /// What the file system says; what was removed until then is gone.
+    pub async fn remove(&self, found: Vec<Collectable>) -> io::Result<Vec<Collectable>> {
         let mut removed = Vec::new();
-        for found in self.look().await? {
+        for found in found {
             if needed(&self.world.state()).contains(&found.digest) {
                 continue;
             }
